@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# The README's test command in a fresh environment. Tests marked peer are skipped here, with their reason.
+source "$(dirname "$0")/common.sh"
+test_env
+cd "$checkout"
+show timeout 900 pytest

@@ -1,0 +1,16 @@
+/* The entry points as one table, for modules that reach them by capsule. */
+#include "ruvector.h"
+
+extern const rv_api rv_api_table;
+
+const rv_api rv_api_table = {
+    .isa_active = rv_isa_active,
+    .map_run = rv_map_run,
+    .dots_run = rv_dots_run,
+    .softmax_run = rv_softmax_run,
+    .attn_run = rv_attn_run,
+    .merge_run = rv_merge_run,
+    .type_at = rv_type_at,
+    .type_find = rv_type_find,
+    .type_lower = rv_type_lower,
+};

@@ -1,0 +1,571 @@
+/* Attention calls: argument checks, the choice between the tiled and the few-query kernel, tasks, scratch. Which kernel runs
+ * and where blocks and splits fall depends on lengths, sizes, dtype, ISA and options alone, never on batch, heads or threads:
+ * so a row's bits do not depend on its neighbours. */
+#include "kernels.h"
+#include "scalar_math.h"
+#include "sizes.h"
+#include "target.h"
+#include "thread.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Keys of one split of the few-query kernel: at least this many, and at most RV_SPLITS splits, whose states are small. */
+#define RV_SPLIT_KEYS 2048
+#define RV_SPLITS 32
+
+/* A thread must have this much work by the model of `work_ns`; waking one costs about 5 us. */
+#define RV_THREAD_NS 40000.0
+
+/* Calls that need no more scratch than this use the stack. */
+#define RV_STACK_SCRATCH 16384
+
+typedef struct segment {
+    int64_t query_row, key_row, q_len, kv_len;
+    int few;                    /* which kernel */
+    int64_t tiles;              /* per head (tiled), or row sets per shared head (few) */
+    int64_t splits, split_keys, first_key, last_key;    /* few: the range some row sees */
+    int64_t task;               /* number of its first task */
+    int64_t row;                /* rows (batch, head, query) before it, for lse and dropout draws */
+} segment;
+
+typedef struct run {
+    const rv_attn_args *a;
+    const rv_kernels *k;
+    rv_attn_options options;
+    segment *segments, single;
+    int64_t segment_count, batch, tasks;
+    int64_t tile_q;
+    int64_t share, sets_heads;  /* heads in a row that share keys and values; of those, how many one few-state takes */
+    int tile_block, few_block;
+    int split_tasks;            /* few: splits of the single segment are tasks of their own */
+    size_t item, scratch_bytes, state_bytes;
+    char *scratch, *states;
+    double task_ns;
+    int64_t last_poll;
+    int volatile stop;
+} run;
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static int array_fits(const rv_array *x, size_t item, int batch_axes)
+{
+    for (int i = 0; i < batch_axes; i++)
+        if (x->batch_stride[i] % (int64_t)item)
+            return 0;
+    return x->head_stride % (int64_t)item == 0 && x->row_stride % (int64_t)item == 0;
+}
+
+static rv_status check(const rv_attn_args *a, int64_t *batch)
+{
+    if (a->dtype < RV_F32 || a->dtype > RV_BF16 || a->batch_axes < 0 || a->batch_axes > RV_MAX_BATCH_AXES)
+        return RV_ERR_PARAM;
+    if (a->q_len < 0 || a->kv_len < 0 || a->dim < 1 || a->v_dim < 0 || a->heads < 0 || a->key_heads < 1 || a->value_heads < 1)
+        return RV_ERR_SHAPE;
+    if (a->heads % a->key_heads || a->heads % a->value_heads)
+        return RV_ERR_SHAPE;
+    /* sizes past this would overflow sums of positions, and no array is that long */
+    if (a->q_len > RV_FAR / 4 || a->kv_len > RV_FAR / 4 || a->dim > INT32_MAX / 64 || a->v_dim > INT32_MAX / 64)
+        return RV_ERR_SHAPE;
+    if (!isfinite(a->scale) || !isfinite(a->softcap) || a->softcap < 0 || !(a->dropout >= 0 && a->dropout < 1))
+        return RV_ERR_PARAM;
+    if (a->left < 0 || a->right < 0 || a->offset > RV_FAR / 4 || a->offset < -RV_FAR / 4 || a->block_q < 0 || a->block_kv < 0)
+        return RV_ERR_PARAM;
+    if (a->mask_kind < RV_MASK_NONE || a->mask_kind > RV_MASK_FLOAT || a->threads < 0 || a->sequences < 0)
+        return RV_ERR_PARAM;
+    size_t item = rv_dtype_size(a->dtype);
+    if (!array_fits(&a->query, item, a->batch_axes) || !array_fits(&a->key, item, a->batch_axes)
+        || !array_fits(&a->value, item, a->batch_axes) || !array_fits(&a->out, item, a->batch_axes))
+        return RV_ERR_PARAM;
+    *batch = 1;
+    for (int i = 0; i < a->batch_axes; i++) {
+        if (a->batch_shape[i] < 0)
+            return RV_ERR_SHAPE;
+        if (rv_mul(*batch, a->batch_shape[i], batch))
+            return RV_ERR_SHAPE;
+    }
+    int64_t rows;
+    if (rv_mul(*batch, a->heads, &rows) || rv_mul(rows, max64(a->q_len, 1), &rows))
+        return RV_ERR_SHAPE;
+    if (a->sequences) {
+        if (a->batch_axes || !a->query_starts || !a->key_starts || a->mask_kind || a->weights)
+            return RV_ERR_PARAM;
+        for (int64_t s = 0; s < a->sequences; s++)
+            if (a->query_starts[s + 1] < a->query_starts[s] || a->key_starts[s + 1] < a->key_starts[s])
+                return RV_ERR_PARAM;
+        if (a->query_starts[0] != 0 || a->key_starts[0] != 0 || a->query_starts[a->sequences] != a->q_len
+            || a->key_starts[a->sequences] != a->kv_len)
+            return RV_ERR_PARAM;
+    }
+    return RV_OK;
+}
+
+static int64_t gcd(int64_t a, int64_t b)
+{
+    while (b) {
+        int64_t r = a % b;
+        a = b;
+        b = r;
+    }
+    return a;
+}
+
+/* Tasks of one segment and the kernel they use. */
+static int64_t plan(const run *r, segment *s)
+{
+    const rv_attn_args *a = r->a;
+    int64_t offset = a->sequences ? s->kv_len - s->q_len + a->offset : a->offset;
+    s->few = a->weights || s->q_len < RV_TILE_MIN_ROWS;
+    s->first_key = min64(max64(offset - r->options.left, 0), s->kv_len);
+    s->last_key = max64(min64(offset + s->q_len + r->options.right, s->kv_len), s->first_key);
+    s->splits = 1;
+    if (s->q_len == 0)
+        return s->tiles = 0;
+    if (!s->few) {
+        s->tiles = (s->q_len + r->tile_q - 1) / r->tile_q;
+        return s->tiles * r->batch * a->heads;
+    }
+    if (a->weights) {
+        s->tiles = s->q_len;
+        return s->tiles * r->batch * a->heads;
+    }
+    int64_t keys = s->last_key - s->first_key;
+    s->split_keys = max64(RV_SPLIT_KEYS, (keys / RV_SPLITS + RV_FEW_KEYS) / RV_FEW_KEYS * RV_FEW_KEYS);
+    s->splits = max64(1, (keys + s->split_keys - 1) / s->split_keys);
+    int64_t heads = max64(1, min64(r->share, RV_FEW_ROWS / s->q_len));
+    s->tiles = (r->share + heads - 1) / heads;
+    return s->tiles * r->batch * (a->heads / r->share);
+}
+
+/* Time of the whole call on one thread, for the choice of threads only: arithmetic at 80 flop/ns, keys and values at 40 B/ns. */
+static double work_ns(const run *r)
+{
+    const rv_attn_args *a = r->a;
+    double flops = 0, bytes = 0, heads = (double)r->batch * (double)a->heads;
+    for (int64_t i = 0; i < r->segment_count; i++) {
+        const segment *s = r->segments + i;
+        double seen = (double)(s->last_key - s->first_key);
+        double window = (double)r->options.left + (double)r->options.right + 1;
+        if (s->q_len > 1 && window < seen)
+            seen = window;
+        else if (s->q_len > 1 && (r->options.right < s->kv_len || r->options.left < s->kv_len))
+            seen *= 0.5;
+        flops += 2 * heads * (double)s->q_len * seen * (double)(a->dim + a->v_dim);
+        bytes += heads / (double)r->share * seen * (double)(a->dim + a->v_dim) * (double)r->item * (double)s->tiles;
+    }
+    double compute = flops / 80, memory = bytes / 40;
+    return compute > memory ? compute : memory;
+}
+
+static int64_t batch_offset(const rv_attn_args *a, const int64_t *stride, int64_t b)
+{
+    int64_t offset = 0;
+    for (int i = a->batch_axes - 1; i >= 0; i--) {
+        offset += b % a->batch_shape[i] * stride[i];
+        b /= a->batch_shape[i];
+    }
+    return offset;
+}
+
+static const segment *segment_of(const run *r, int64_t task)
+{
+    int64_t low = 0, high = r->segment_count;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        if (r->segments[middle].task <= task)
+            low = middle;
+        else
+            high = middle;
+    }
+    /* segments without tasks share their number with the next one; the last of equals is the one that has tasks */
+    return r->segments + low;
+}
+
+/* Asked between pieces of a task: another thread's interrupt, or, on the calling thread every RV_POLL_MS, the caller's. */
+static int stopping(run *r, int worker)
+{
+    if (r->stop)
+        return 1;
+    if (worker == 0 && r->a->interrupted) {
+        int64_t now = rv_now_ms();
+        if (now - r->last_poll >= RV_POLL_MS) {
+            r->last_poll = now;
+            if (r->a->interrupted(r->a->context))
+                r->stop = 1;
+        }
+    }
+    return r->stop;
+}
+
+static double slope_of(const rv_attn_args *a, int64_t batch, int64_t head)
+{
+    return a->slopes ? a->slopes[batch_offset(a, a->slopes_batch_stride, batch) + head * a->slopes_head_stride] : 0;
+}
+
+static int64_t position_of(const run *r, const segment *s)
+{
+    return r->a->sequences ? s->kv_len - s->q_len + r->a->offset : r->a->offset;
+}
+
+/* Rows before (batch, head) of the segment, in C order of (batch..., heads, q_len); varlen: of (q_len, heads). */
+static int64_t row_index(const run *r, const segment *s, int64_t batch, int64_t head, int64_t query)
+{
+    const rv_attn_args *a = r->a;
+    if (a->sequences)
+        return (s->query_row + query) * a->heads + head;
+    return (batch * a->heads + head) * a->q_len + query;
+}
+
+static void tile_task(run *r, const segment *s, int worker, int64_t task)
+{
+    const rv_attn_args *a = r->a;
+    rv_attn_options options = r->options;
+    /* late tiles first: under a causal mask they are the heaviest */
+    int64_t number = s->tiles - 1 - task % s->tiles, head = task / s->tiles % a->heads, batch = task / s->tiles / a->heads;
+    int64_t row = number * r->tile_q, item = (int64_t)r->item;
+    options.kv_len = s->kv_len;
+    options.block_keys = r->tile_block;
+    rv_tile t;
+    memset(&t, 0, sizeof t);
+    t.options = &options;
+    t.rows = (int)min64(r->tile_q, s->q_len - row);
+    t.position = position_of(r, s) + row;
+    t.query = (const char *)a->query.data + batch_offset(a, a->query.batch_stride, batch) + head * a->query.head_stride
+              + (s->query_row + row) * a->query.row_stride;
+    t.key = (const char *)a->key.data + batch_offset(a, a->key.batch_stride, batch)
+            + head / (a->heads / a->key_heads) * a->key.head_stride + s->key_row * a->key.row_stride;
+    t.value = (const char *)a->value.data + batch_offset(a, a->value.batch_stride, batch)
+              + head / (a->heads / a->value_heads) * a->value.head_stride + s->key_row * a->value.row_stride;
+    t.out = (char *)a->out.data + batch_offset(a, a->out.batch_stride, batch) + head * a->out.head_stride
+            + (s->query_row + row) * a->out.row_stride;
+    if (a->mask_kind)
+        t.mask = (const char *)a->mask.data + batch_offset(a, a->mask.batch_stride, batch) + head * a->mask.head_stride
+                 + row * a->mask.row_stride;
+    t.draw_row = row_index(r, s, batch, head, row);
+    t.draw_step = a->sequences ? a->heads : 1;
+    if (a->lse) {
+        t.lse = a->lse + t.draw_row;
+    }
+    t.query_stride = a->query.row_stride / item;
+    t.key_stride = a->key.row_stride / item;
+    t.value_stride = a->value.row_stride / item;
+    t.out_stride = a->out.row_stride / item;
+    t.slope = slope_of(a, batch, head);
+    t.scratch = r->scratch + (size_t)worker * r->scratch_bytes;
+    int64_t first = min64(max64(t.position - options.left, 0), s->kv_len);
+    int64_t last = max64(min64(t.position + t.rows + options.right, s->kv_len), first);
+    /* about 1 ms a piece, a multiple of the block */
+    int64_t piece = max64(1, ((int64_t)1 << 24) / (options.block_keys * (options.dim + options.v_dim))) * options.block_keys;
+    r->k->tile_begin(&t);
+    for (; first < last; first += piece) {
+        if (last - first > piece && stopping(r, worker))
+            return;
+        r->k->tile_keys(&t, first, min64(first + piece, last));
+    }
+    r->k->tile_finish(&t);
+}
+
+/* The few-query state of a row set of (batch, shared head): its rows, without ranges. */
+static void few_fill(const run *r, const segment *s, rv_few *f, const rv_attn_options *options, int64_t unit)
+{
+    const rv_attn_args *a = r->a;
+    int64_t per = max64(1, min64(r->share, RV_FEW_ROWS / s->q_len)), item = (int64_t)r->item;
+    int64_t set = unit % s->tiles, shared = unit / s->tiles % (a->heads / r->share);
+    int64_t batch = unit / s->tiles / (a->heads / r->share);
+    int64_t head = shared * r->share + set * per, heads = min64(per, r->share - set * per);
+    f->options = options;
+    f->key = (const char *)a->key.data + batch_offset(a, a->key.batch_stride, batch)
+             + head / (a->heads / a->key_heads) * a->key.head_stride + s->key_row * a->key.row_stride;
+    f->value = (const char *)a->value.data + batch_offset(a, a->value.batch_stride, batch)
+               + head / (a->heads / a->value_heads) * a->value.head_stride + s->key_row * a->value.row_stride;
+    f->key_stride = a->key.row_stride / item;
+    f->value_stride = a->value.row_stride / item;
+    f->rows = 0;
+    const char *query = (const char *)a->query.data + batch_offset(a, a->query.batch_stride, batch);
+    char *out = (char *)a->out.data + batch_offset(a, a->out.batch_stride, batch);
+    const char *mask = a->mask_kind ? (const char *)a->mask.data + batch_offset(a, a->mask.batch_stride, batch) : NULL;
+    for (int64_t h = head; h < head + heads; h++) {
+        double slope = slope_of(a, batch, h);
+        for (int64_t i = 0; i < s->q_len; i++) {
+            rv_few_row *row = f->row + f->rows++;
+            row->query = query + h * a->query.head_stride + (s->query_row + i) * a->query.row_stride;
+            row->out = out + h * a->out.head_stride + (s->query_row + i) * a->out.row_stride;
+            row->mask = mask ? mask + h * a->mask.head_stride + i * a->mask.row_stride : NULL;
+            row->draw_row = row_index(r, s, batch, h, i);
+            row->lse = a->lse ? a->lse + row->draw_row : NULL;
+            row->position = position_of(r, s) + i;
+            row->slope = slope;
+        }
+    }
+}
+
+/* The weights of one query. */
+static void weights_task(run *r, const segment *s, int worker, int64_t task)
+{
+    const rv_attn_args *a = r->a;
+    int64_t query = task % s->q_len, head = task / s->q_len % a->heads, batch = task / s->q_len / a->heads;
+    rv_few f;
+    f.options = &r->options;
+    f.rows = 1;
+    f.key = (const char *)a->key.data + batch_offset(a, a->key.batch_stride, batch)
+            + head / (a->heads / a->key_heads) * a->key.head_stride;
+    f.key_stride = a->key.row_stride / (int64_t)r->item;
+    f.value = NULL;
+    f.value_stride = 0;
+    f.state = NULL;
+    f.scratch = r->scratch + (size_t)worker * r->scratch_bytes;
+    f.row[0].query = (const char *)a->query.data + batch_offset(a, a->query.batch_stride, batch) + head * a->query.head_stride
+                     + query * a->query.row_stride;
+    f.row[0].out = (char *)a->out.data + batch_offset(a, a->out.batch_stride, batch) + head * a->out.head_stride
+                   + query * a->out.row_stride;
+    f.row[0].mask = a->mask_kind ? (const char *)a->mask.data + batch_offset(a, a->mask.batch_stride, batch)
+                                   + head * a->mask.head_stride + query * a->mask.row_stride : NULL;
+    f.row[0].lse = NULL;
+    f.row[0].position = position_of(r, s) + query;
+    f.row[0].slope = slope_of(a, batch, head);
+    f.row[0].draw_row = 0;
+    r->k->weights(&f);
+}
+
+/* One row set over all its splits, merged in order as they are done. */
+static void few_task(run *r, const segment *s, int worker, int64_t unit)
+{
+    rv_attn_options options = r->options;
+    rv_few f, later;
+    options.kv_len = s->kv_len;
+    options.block_keys = r->few_block;
+    few_fill(r, s, &f, &options, unit);
+    f.state = r->scratch + (size_t)worker * r->scratch_bytes;
+    f.scratch = f.state + 2 * r->state_bytes;
+    r->k->few_keys(&f, s->first_key, min64(s->first_key + s->split_keys, s->last_key));
+    for (int64_t i = 1; i < s->splits; i++) {
+        if (stopping(r, worker))
+            return;
+        int64_t first = s->first_key + i * s->split_keys;
+        memcpy(&later, &f, sizeof f);
+        later.state = f.state + r->state_bytes;
+        r->k->few_keys(&later, first, min64(first + s->split_keys, s->last_key));
+        r->k->few_merge(&f, &later);
+    }
+    r->k->few_finish(&f);
+}
+
+/* One split of one row set: the state stays for few_join. */
+static void split_task(run *r, const segment *s, int worker, int64_t task)
+{
+    rv_attn_options options = r->options;
+    rv_few f;
+    options.kv_len = s->kv_len;
+    options.block_keys = r->few_block;
+    few_fill(r, s, &f, &options, task / s->splits);
+    f.state = r->states + (size_t)task * r->state_bytes;
+    f.scratch = r->scratch + (size_t)worker * r->scratch_bytes;
+    int64_t first = s->first_key + task % s->splits * s->split_keys;
+    r->k->few_keys(&f, first, min64(first + s->split_keys, s->last_key));
+}
+
+static void few_join(run *r, const segment *s)
+{
+    rv_attn_options options = r->options;
+    options.kv_len = s->kv_len;
+    options.block_keys = r->few_block;
+    for (int64_t unit = 0; unit < r->tasks / s->splits; unit++) {
+        rv_few f, later;
+        few_fill(r, s, &f, &options, unit);
+        f.state = r->states + (size_t)(unit * s->splits) * r->state_bytes;
+        f.scratch = r->scratch;
+        for (int64_t i = 1; i < s->splits; i++) {
+            memcpy(&later, &f, sizeof f);
+            later.state = f.state + (size_t)i * r->state_bytes;
+            r->k->few_merge(&f, &later);
+        }
+        r->k->few_finish(&f);
+    }
+}
+
+static void work(void *context, int worker, int64_t task)
+{
+    run *r = context;
+    if (stopping(r, worker))
+        return;
+    const segment *s = r->segment_count == 1 ? r->segments : segment_of(r, task);
+    if (r->a->weights)
+        weights_task(r, s, worker, task);
+    else if (r->split_tasks)
+        split_task(r, s, worker, task);
+    else if (s->few)
+        few_task(r, s, worker, task - s->task);
+    else
+        tile_task(r, s, worker, task - s->task);
+}
+
+rv_status rv_attn_run(const rv_attn_args *a)
+{
+    run r;
+    rv_status status = check(a, &r.batch);
+    if (status != RV_OK)
+        return status;
+    if (r.batch == 0 || a->heads == 0 || a->q_len == 0 || (a->weights ? a->kv_len == 0 : a->v_dim == 0 && !a->lse))
+        return RV_OK;
+    r.a = a;
+    r.k = rv_kernels_get(a->dtype);
+    r.item = rv_dtype_size(a->dtype);
+    r.share = gcd(a->heads / a->key_heads, a->heads / a->value_heads);
+    r.tile_q = a->block_q ? min64(a->block_q, r.k->tile_rows()) : r.k->tile_rows();
+    r.stop = 0;
+    r.states = NULL;
+    rv_attn_options *o = &r.options;
+    o->storage = a->dtype;
+    o->kv_len = a->kv_len;
+    o->dim = a->dim;
+    o->v_dim = a->v_dim;
+    o->scale = a->scale;
+    o->softcap = a->softcap;
+    o->left = min64(a->left, RV_FAR);
+    o->right = min64(a->right, RV_FAR);
+    o->mask_kind = a->mask_kind;
+    o->mask_row_bytes = a->mask.row_stride;
+    o->mask_col_bytes = a->mask_col_stride;
+    o->dropout_seed = a->dropout_seed;
+    o->dropout_below = (uint64_t)(a->dropout * 4294967296.0);
+    o->dropout_gain = 1 / (1 - a->dropout);
+
+    r.segments = &r.single;
+    r.segment_count = 1;
+    if (a->sequences) {
+        size_t bytes;
+        if (rv_mul_size((size_t)a->sequences, sizeof(segment), &bytes))
+            return RV_ERR_NOMEM;
+        r.segments = malloc(bytes);
+        if (!r.segments)
+            return RV_ERR_NOMEM;
+        r.segment_count = a->sequences;
+    }
+    int few = 0, tiled = 0, rows = 1;
+    r.tasks = 0;
+    for (int64_t i = 0; i < r.segment_count; i++) {
+        segment *s = r.segments + i;
+        s->query_row = a->sequences ? a->query_starts[i] : 0;
+        s->key_row = a->sequences ? a->key_starts[i] : 0;
+        s->q_len = a->sequences ? a->query_starts[i + 1] - a->query_starts[i] : a->q_len;
+        s->kv_len = a->sequences ? a->key_starts[i + 1] - a->key_starts[i] : a->kv_len;
+        s->task = r.tasks;
+        r.tasks += plan(&r, s);
+        few |= s->few;
+        tiled |= !s->few;
+        if (s->few && s->q_len > 0 && !a->weights)
+            rows = (int)max64(rows, min64(RV_FEW_ROWS / s->q_len, r.share) * s->q_len);
+    }
+    double ns = work_ns(&r);
+    int threads = a->threads ? a->threads : rv_threads_get();
+    if (threads > 1)
+        threads = (int)min64(threads, ns < 1e12 ? 1 + (int64_t)(ns / RV_THREAD_NS) : threads);
+
+    /* Splits become tasks only where row sets alone would leave threads idle; the sums are the same either way. */
+    const segment *s = r.segments;
+    r.split_tasks = !a->weights && threads > 1 && r.segment_count == 1 && s->few && s->splits > 1 && r.tasks < 2 * (int64_t)threads;
+    o->block_keys = r.tile_block = (int)min64(a->block_kv ? a->block_kv : RV_TILE_KEYS, RV_CARRY_KEYS);
+    r.few_block = (int)min64(a->block_kv ? a->block_kv : RV_FEW_KEYS, RV_FEW_KEYS);
+    r.state_bytes = few ? r.k->few_state(o, rows) : 0;
+    size_t tile_bytes = tiled ? r.k->tile_scratch(o) : 0, few_bytes = few ? 2 * r.state_bytes + r.k->few_scratch(o, rows) : 0;
+    if (a->weights)
+        few_bytes = r.k->weights_scratch(o, 1);
+    r.scratch_bytes = ((tile_bytes > few_bytes ? tile_bytes : few_bytes) + 63) / 64 * 64;
+    size_t states = 0;
+    if (r.split_tasks) {
+        r.tasks *= s->splits;
+        states = (size_t)r.tasks * r.state_bytes;
+    }
+    threads = (int)min64(threads, r.tasks);
+    RV_ALIGN(64) char stack[RV_STACK_SCRATCH];
+    char *memory = NULL;
+    if (threads == 1 && r.scratch_bytes <= sizeof stack) {
+        r.scratch = stack;
+    } else {
+        size_t bytes;
+        if (rv_mul_size((size_t)threads, r.scratch_bytes, &bytes) || rv_add_size(bytes, states + 64, &bytes)
+            || !(memory = malloc(bytes))) {
+            if (r.segments != &r.single)
+                free(r.segments);
+            return RV_ERR_NOMEM;
+        }
+        r.scratch = memory + (64 - (uintptr_t)memory % 64) % 64;
+        r.states = r.scratch + (size_t)threads * r.scratch_bytes;
+    }
+    r.last_poll = a->interrupted && ns > 1e7 ? rv_now_ms() : INT64_MAX / 2;
+    if (r.tasks == 1) {
+        work(&r, 0, 0);
+    } else {
+        status = rv_parallel_for(r.tasks, threads, work, &r, a->interrupted, a->context);
+    }
+    if (r.stop)
+        status = RV_ERR_INTERRUPTED;
+    if (status == RV_OK && r.split_tasks)
+        few_join(&r, s);
+    free(memory);
+    if (r.segments != &r.single)
+        free(r.segments);
+    return status;
+}
+
+rv_status rv_merge_run(rv_dtype dtype, const void *const *outputs, const double *const *lses, int64_t count, int64_t rows,
+                       int64_t dim, void *out, double *lse)
+{
+    if (count < 0 || rows < 0 || dim < 0 || dtype < RV_F32 || dtype > RV_BF16)
+        return RV_ERR_SHAPE;
+    const rv_kernels *wide = rv_kernels_get(RV_F64), *narrow = rv_kernels_get(RV_F32);
+    size_t item = rv_dtype_size(dtype), bytes, row_bytes;
+    if (rv_mul_size((size_t)count + (size_t)dim, sizeof(double), &bytes) || rv_mul_size((size_t)dim, sizeof(float), &row_bytes)
+        || rv_add_size(bytes, row_bytes, &bytes))
+        return RV_ERR_NOMEM;
+    double *weight = malloc(bytes + 64);
+    if (!weight)
+        return RV_ERR_NOMEM;
+    double *sum = weight + count;
+    float *row = (float *)(sum + dim);
+    for (int64_t i = 0; i < rows; i++) {
+        double top = -INFINITY, total = 0;
+        for (int64_t s = 0; s < count; s++)
+            if (lses[s][i] > top || lses[s][i] != lses[s][i])
+                top = lses[s][i];
+        for (int64_t s = 0; s < count; s++)
+            weight[s] = top == -INFINITY ? -INFINITY : lses[s][i] - top;
+        wide->map(RV_MAP_EXP, weight, weight, count);
+        for (int64_t s = 0; s < count; s++)
+            total += weight[s];
+        memset(sum, 0, (size_t)dim * sizeof(double));
+        for (int64_t s = 0; s < count; s++) {
+            double w = total == 0 ? 0 : weight[s] / total;
+            const char *x = (const char *)outputs[s] + (size_t)i * (size_t)dim * item;
+            if (w == 0)
+                continue;
+            if (dtype == RV_F64) {
+                for (int64_t c = 0; c < dim; c++)
+                    sum[c] += w * ((const double *)x)[c];
+            } else {
+                const float *from = (const float *)x;
+                if (dtype != RV_F32) {
+                    narrow->widen(dtype, x, row, dim);
+                    from = row;
+                }
+                for (int64_t c = 0; c < dim; c++)
+                    sum[c] += w * from[c];
+            }
+        }
+        char *to = (char *)out + (size_t)i * (size_t)dim * item;
+        if (dtype == RV_F64) {
+            memcpy(to, sum, (size_t)dim * sizeof(double));
+        } else {
+            float *into = dtype == RV_F32 ? (float *)to : row;
+            for (int64_t c = 0; c < dim; c++)
+                into[c] = (float)sum[c];
+            if (dtype != RV_F32)
+                narrow->narrow(dtype, row, to, dim);
+        }
+        lse[i] = total == 0 ? -INFINITY : top + rv_log(total);
+    }
+    free(weight);
+    return RV_OK;
+}

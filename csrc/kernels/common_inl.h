@@ -1,0 +1,113 @@
+/* What both attention kernels use: storage conversion of rows, finiteness, and the end of a row. */
+
+#define RV_LOWEST (RV_REAL_BITS == 32 ? (real)-3.4028234663852886e38 : (real)-1.7976931348623157e308)
+
+static int is_half(rv_dtype storage) { return storage == RV_F16 || storage == RV_BF16; }
+
+static int64_t storage_size(rv_dtype storage) { return is_half(storage) ? 2 : (int64_t)sizeof(real); }
+
+#if RV_REAL_BITS == 32
+static void widen(rv_dtype from, const void *x, void *y, int64_t n)
+{
+    const uint16_t *src = x;
+    float *dst = y;
+    int64_t i = 0;
+    if (from == RV_F16) {
+        for (; i + RV_LANES <= n; i += RV_LANES)
+            v_store(dst + i, v_load_f16(src + i));
+        if (i < n)
+            v_store_tail(dst + i, v_load_f16_tail(src + i, n - i), n - i);
+    } else {
+        for (; i + RV_LANES <= n; i += RV_LANES)
+            v_store(dst + i, v_load_bf16(src + i));
+        if (i < n)
+            v_store_tail(dst + i, v_load_bf16_tail(src + i, n - i), n - i);
+    }
+}
+
+static void narrow(rv_dtype to, const void *x, void *y, int64_t n)
+{
+    const float *src = x;
+    uint16_t *dst = y;
+    int64_t i = 0;
+    if (to == RV_F16) {
+        for (; i + RV_LANES <= n; i += RV_LANES)
+            v_store_f16(dst + i, v_load(src + i));
+        if (i < n)
+            v_store_f16_tail(dst + i, v_load_tail(src + i, n - i), n - i);
+    } else {
+        for (; i + RV_LANES <= n; i += RV_LANES)
+            v_store_bf16(dst + i, v_load(src + i));
+        if (i < n)
+            v_store_bf16_tail(dst + i, v_load_tail(src + i, n - i), n - i);
+    }
+}
+#endif
+
+/* n elements of any storage as reals: the place itself, or `room` after conversion. */
+static const real *as_real(rv_dtype storage, const char *p, int64_t n, real *room)
+{
+#if RV_REAL_BITS == 32
+    if (is_half(storage)) {
+        widen(storage, p, room, n);
+        return room;
+    }
+#endif
+    (void)storage; (void)n; (void)room;
+    return (const real *)p;
+}
+
+static int64_t clamp64(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
+
+static int finite_block(const real *x, int64_t stride, int n, int64_t columns)
+{
+    for (int j = 0; j < n; j++) {
+        const real *row = x + j * stride;
+        /* x - x is 0 for every finite x and NaN for the rest */
+        vreal bad = v_zero();
+        int64_t c = 0;
+        for (; c + RV_LANES <= columns; c += RV_LANES) {
+            vreal y = v_load(row + c);
+            bad = v_add(bad, v_sub(y, y));
+        }
+        if (c < columns) {
+            vreal y = v_load_tail(row + c, columns - c);
+            bad = v_add(bad, v_sub(y, y));
+        }
+        if (m_any(v_nan(bad)))
+            return 0;
+    }
+    return 1;
+}
+
+/* True when the mask lets position `at` see some key: tells a row of overflowed scores from one that sees nothing. */
+static int row_sees(const rv_attn_options *o, int64_t at, const char *mask)
+{
+    int64_t first = at - o->left > 0 ? at - o->left : 0, last = at + o->right + 1 < o->kv_len ? at + o->right + 1 : o->kv_len;
+    for (int64_t j = first; j < last; j++) {
+        if (o->mask_kind == RV_MASK_NONE)
+            return 1;
+        const char *p = mask + j * o->mask_col_bytes;
+        if (o->mask_kind == RV_MASK_BOOL ? *p != 0 : *(const real *)p != -INFINITY)
+            return 1;
+    }
+    return 0;
+}
+
+/* log-sum-exp from the integer reference m (base 2) and the sum of weights l. */
+static double row_lse(real m, double l)
+{
+    return l == 0 ? -INFINITY : (double)m * RV_LN2_HI + ((double)m * RV_LN2_LO + rv_log(l));
+}
+
+static void store_row(rv_dtype storage, char *dst, const real *src, int64_t n)
+{
+#if RV_REAL_BITS == 32
+    if (is_half(storage)) {
+        narrow(storage, src, dst, n);
+        return;
+    }
+#endif
+    (void)storage;
+    memcpy(dst, src, (size_t)n * sizeof(real));
+}

@@ -1,0 +1,485 @@
+/* The tiled attention kernel. Queries lie in vector lanes: a tile holds RV_TILE_Q of them, transposed once; keys and values
+ * are read where they lie and broadcast, so any row stride costs nothing, the softmax has no horizontal step, and masks are
+ * lane compares.
+ *
+ *        keys          s[key][lane] = sum_d key[d] * q[d][lane]            chains of <= RV_DIM_CHAIN products
+ *     +---------+      p = 2^(c s - m), m an integer per lane              m integral: every rescaling is exact
+ *     | s, p    |      o[col][lane] = sum_key value[col] * p[key][lane]    chains of RV_KEY_CHAIN, then RV_CARRY_KEYS
+ *     +---------+      wide[col][lane] += o                                wide accumulators: error independent of kv_len
+ *       lanes
+ */
+
+enum {
+    RV_TILE_Q = 3 * RV_LANES,
+    RV_DIM_CHAIN = 64,
+    RV_KEY_CHAIN = 16,
+    RV_COL_CHUNK = 64       /* output columns worked on at once, so that o stays in L1 */
+};
+
+#if RV_TILE_ROWS == 8
+#define RV_EACH_ROW(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7)
+#else
+#define RV_EACH_ROW(X) X(0) X(1) X(2) X(3)
+#endif
+
+/* c[r][lane] (+)= sum_k a[r * row_step + k * k_step] * b[k][lane] for RV_TILE_ROWS rows r and nv vectors of lanes; rows from
+ * `rows` on repeat the last one, so that nothing past it is read. Named accumulators: gcc 12 spills an array of them. */
+RV_INLINE void tile_product(const int nv, const int rows, const real *a, int64_t row_step, int64_t k_step, const real *b,
+                            int64_t k_len, real *c, int add)
+{
+#define DECLARE(r) \
+    const real *a##r = a + (r < rows ? r : rows - 1) * row_step; \
+    vreal c##r##_0 = v_zero(), c##r##_1 = v_zero(), c##r##_2 = v_zero();
+    RV_EACH_ROW(DECLARE)
+#undef DECLARE
+    int64_t at = 0;
+    for (int64_t k = 0; k < k_len; k++) {
+        vreal b0 = v_load(b), b1 = nv > 1 ? v_load(b + RV_LANES) : b0, b2 = nv > 2 ? v_load(b + 2 * RV_LANES) : b0;
+#define STEP(r) { \
+        vreal x = v_set1(a##r[at]); \
+        c##r##_0 = v_fma(x, b0, c##r##_0); \
+        if (nv > 1) c##r##_1 = v_fma(x, b1, c##r##_1); \
+        if (nv > 2) c##r##_2 = v_fma(x, b2, c##r##_2); }
+        RV_EACH_ROW(STEP)
+#undef STEP
+        at += k_step;
+        b += RV_TILE_Q;
+    }
+#define STORE(r) { \
+    real *p = c + r * RV_TILE_Q; \
+    v_store(p, add ? v_add(v_load(p), c##r##_0) : c##r##_0); \
+    if (nv > 1) v_store(p + RV_LANES, add ? v_add(v_load(p + RV_LANES), c##r##_1) : c##r##_1); \
+    if (nv > 2) v_store(p + 2 * RV_LANES, add ? v_add(v_load(p + 2 * RV_LANES), c##r##_2) : c##r##_2); }
+    RV_EACH_ROW(STORE)
+#undef STORE
+}
+
+typedef struct tile_room {
+    real *q;            /* [dim][Q] */
+    real *s;            /* [KEYS + ROWS][Q], scores, then weights */
+    real *o;            /* [v_dim rounded up to ROWS][Q] */
+    real *wide;         /* the same, wide */
+    real *m;            /* [Q] */
+    real *l;            /* [Q], wide */
+    real *bias;         /* [KEYS][Q] */
+    real *stage;        /* [LANES][max(dim, v_dim)] */
+    real *keys, *values;            /* [KEYS][dim], [KEYS][v_dim]: widened 16-bit storage */
+    word *bits;         /* [KEYS / word bits][Q] */
+    unsigned char *hidden;          /* [KEYS][Q] */
+    size_t bytes;
+} tile_room;
+
+static tile_room tile_layout(char *base, const rv_attn_options *o)
+{
+    tile_room room;
+    int64_t dim = o->dim, v_dim = o->v_dim;
+    size_t at = 0, q = RV_TILE_Q, block = (size_t)o->block_keys, pad = (size_t)(v_dim + RV_TILE_ROWS - 1) / RV_TILE_ROWS * RV_TILE_ROWS;
+    size_t wider = (size_t)(dim > v_dim ? dim : v_dim);
+#define PLACE(field, type, count) room.field = (type *)(base + at); at += ((size_t)(count) * sizeof(type) + 63) / 64 * 64
+    PLACE(q, real, (size_t)dim * q);
+    PLACE(s, real, (block + RV_TILE_ROWS) * q);
+    PLACE(o, real, pad * q);
+    PLACE(m, real, q);
+    PLACE(l, real, 2 * q);
+    PLACE(wide, real, 2 * pad * q);
+    PLACE(bias, real, (o->mask_kind == RV_MASK_FLOAT ? block : 0) * q);
+    PLACE(bits, word, (block + 8 * sizeof(word) - 1) / (8 * sizeof(word)) * q);
+    PLACE(hidden, unsigned char, block * q);
+    PLACE(stage, real, RV_LANES * wider);
+    PLACE(keys, real, is_half(o->storage) ? block * (size_t)dim : 0);
+    PLACE(values, real, is_half(o->storage) ? block * (size_t)v_dim : 0);
+#undef PLACE
+    room.bytes = at;
+    return room;
+}
+
+static int tile_rows(void) { return RV_TILE_Q; }
+
+static size_t tile_scratch(const rv_attn_options *o) { return tile_layout(NULL, o).bytes; }
+
+static void tile_begin(rv_tile *t)
+{
+    const rv_attn_options *o = t->options;
+    tile_room room = tile_layout(t->scratch, o);
+    int64_t stride = t->query_stride * storage_size(o->storage);
+    for (int v = 0; v * RV_LANES < t->rows; v++) {
+        int rows = t->rows - v * RV_LANES < RV_LANES ? t->rows - v * RV_LANES : RV_LANES;
+        const char *src = t->query + v * RV_LANES * stride;
+        int64_t src_bytes = stride;
+        if (rows < RV_LANES || is_half(o->storage)) {
+            for (int r = 0; r < RV_LANES; r++) {
+                real *row = room.stage + r * o->dim;
+                if (r < rows) {
+                    const real *x = as_real(o->storage, src + r * stride, o->dim, row);
+                    if (x != row)
+                        memcpy(row, x, (size_t)o->dim * sizeof(real));
+                } else {
+                    memset(row, 0, (size_t)o->dim * sizeof(real));
+                }
+            }
+            src = (const char *)room.stage;
+            src_bytes = o->dim * (int64_t)sizeof(real);
+        }
+        real *dst = room.q + v * RV_LANES;
+        int64_t d = 0;
+        for (; d + RV_LANES <= o->dim; d += RV_LANES)
+            v_transpose(src + d * (int64_t)sizeof(real), src_bytes, dst + d * RV_TILE_Q, RV_TILE_Q);
+        for (; d < o->dim; d++)
+            for (int r = 0; r < RV_LANES; r++)
+                dst[d * RV_TILE_Q + r] = ((const real *)(src + r * src_bytes))[d];
+    }
+    for (int i = 0; i < RV_TILE_Q; i++)
+        room.m[i] = RV_LOWEST;
+    for (int v = 0; v < 3; v++)
+        w_zero(room.l + 2 * v * RV_LANES);
+    t->done = t->carried = 0;
+}
+
+/* Bits of `count` <= word-size mask bytes, `step` bytes apart. */
+static word mask_bits(const char *p, int64_t step, int count)
+{
+    word bits = 0;
+    int i = 0;
+    if (step == 1) {
+        for (; i + 8 <= count; i += 8) {
+            uint64_t x;
+            memcpy(&x, p + i, 8);
+            /* each nonzero byte becomes 1, then one multiplication gathers the eight */
+            x = (((x & 0x7f7f7f7f7f7f7f7fu) + 0x7f7f7f7f7f7f7f7fu) | x) >> 7 & 0x0101010101010101u;
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+            x = (x * 0x8040201008040201u) >> 56;
+            bits |= (word)x << i;
+#else
+            bits |= (word)((x * 0x0102040810204080u) >> 56) << i;
+#endif
+        }
+    }
+    for (; i < count; i++)
+        bits |= (word)(p[i * step] != 0) << i;
+    return bits;
+}
+
+/* Bits of the boolean mask for keys [j0, j0 + n); returns 0 when they are all clear. */
+static int tile_mask_bits(const rv_tile *t, tile_room *room, int64_t j0, int n)
+{
+    const rv_attn_options *o = t->options;
+    const int width = 8 * (int)sizeof(word);
+    word any = 0;
+    for (int w = 0; w * width < n; w++) {
+        int count = n - w * width < width ? n - w * width : width;
+        for (int r = 0; r < RV_TILE_Q; r++) {
+            word *dst = room->bits + w * RV_TILE_Q + r;
+            if (r > 0 && r < t->rows && o->mask_row_bytes == 0)
+                *dst = dst[-1];
+            else if (r < t->rows)
+                *dst = mask_bits(t->mask + r * o->mask_row_bytes + (j0 + w * width) * o->mask_col_bytes, o->mask_col_bytes, count);
+            else
+                *dst = 0;
+            any |= *dst;
+        }
+    }
+    return any != 0;
+}
+
+static void tile_bias(const rv_tile *t, tile_room *room, int64_t j0, int n)
+{
+    const rv_attn_options *o = t->options;
+    const char *src = t->mask + j0 * o->mask_col_bytes;
+    int j = 0;
+    if (o->mask_col_bytes == (int64_t)sizeof(real) && t->rows == RV_TILE_Q)
+        for (; j + RV_LANES <= n; j += RV_LANES)
+            for (int v = 0; v < 3; v++)
+                v_transpose(src + v * RV_LANES * o->mask_row_bytes + j * (int64_t)sizeof(real), o->mask_row_bytes,
+                            room->bias + j * RV_TILE_Q + v * RV_LANES, RV_TILE_Q);
+    for (; j < n; j++)
+        for (int r = 0; r < RV_TILE_Q; r++)
+            room->bias[j * RV_TILE_Q + r] =
+                r < t->rows ? *(const real *)(src + r * o->mask_row_bytes + j * o->mask_col_bytes) : 0;
+}
+
+/* Scores of one block to base-2 logits: scale, softcap, biases; then everything hidden to -inf. Padding lanes see all keys. */
+static void tile_logits(const rv_tile *t, const tile_room *room, int64_t j0, int n, int nv, int transform, int edge)
+{
+    const rv_attn_options *o = t->options;
+    const vreal low = v_set1(-INFINITY), log2e = v_set1((real)RV_LOG2E);
+    const vreal scale = v_set1((real)(o->softcap != 0 ? o->scale / o->softcap : o->scale * RV_LOG2E));
+    const vreal cap = v_set1((real)(o->softcap * RV_LOG2E)), slope = v_set1((real)(t->slope * RV_LOG2E));
+    const int width = 8 * (int)sizeof(word);
+    for (int j = 0; j < n; j++) {
+        int64_t key = j0 + j;
+        vreal from = v_set1((real)clamp64(key - o->right - t->position, -1, RV_TILE_Q));
+        vreal to = v_set1((real)clamp64(key + o->left - t->position, -1, RV_TILE_Q));
+        for (int v = 0; v < nv; v++) {
+            real *p = room->s + j * RV_TILE_Q + v * RV_LANES;
+            vreal x = v_load(p), lane = v_add(v_iota(), v_set1((real)(v * RV_LANES)));
+            if (transform) {
+                x = v_mul(x, scale);
+                if (o->softcap != 0)
+                    x = v_mul(v_tanh(x), cap);
+                if (t->slope != 0)
+                    x = v_fnma(v_abs(v_add(lane, v_set1((real)(t->position - key)))), slope, x);
+            }
+            if (o->mask_kind == RV_MASK_FLOAT) {
+                vreal b = v_load(room->bias + j * RV_TILE_Q + v * RV_LANES);
+                x = v_select(v_eq(b, low), low, v_fma(b, log2e, x));
+            } else if (o->mask_kind == RV_MASK_BOOL) {
+                vword w = v_load_words(room->bits + j / width * RV_TILE_Q + v * RV_LANES);
+                x = v_select(v_testbit(w, j % width), x, low);
+            }
+            if (edge)
+                x = v_select(m_and(v_le(from, lane), v_le(lane, to)), x, low);
+            v_store(p, x);
+        }
+    }
+}
+
+/* Weights of one block in place of its scores, p = 2^(c s - m), and their sums. Returns nonzero when some m grew; then the
+ * factor 2^(old m - new m) of every lane is in `factor`. */
+static int tile_weights(const tile_room *room, int n, int nv, real c, real *factor)
+{
+    const vreal vc = v_set1(c);
+    int grew = 0;
+    for (int v = 0; v < nv; v++) {
+        const real *s = room->s + v * RV_LANES;
+        vreal top = v_load(s), top1 = top;
+        int j = 1;
+        for (; j + 2 <= n; j += 2) {
+            top = v_max(v_load(s + j * RV_TILE_Q), top);
+            top1 = v_max(v_load(s + (j + 1) * RV_TILE_Q), top1);
+        }
+        if (j < n)
+            top = v_max(v_load(s + j * RV_TILE_Q), top);
+        vreal m = v_load(room->m + v * RV_LANES);
+        /* a NaN score is not seen by v_max, only by its weight */
+        vreal next = v_max(v_ceil(v_mul(v_max(top1, top), vc)), m);
+        v_store(factor + v * RV_LANES, v_exp2_flush(v_sub(m, next)));
+        grew |= m_any(v_lt(m, next));
+        v_store(room->m + v * RV_LANES, next);
+    }
+    for (int v = 0; v < nv; v++) {
+        real *s = room->s + v * RV_LANES, *l = room->l + 2 * v * RV_LANES;
+        vreal minus_m = v_sub(v_zero(), v_load(room->m + v * RV_LANES));
+        vreal sum0 = v_zero(), sum1 = v_zero(), sum2 = v_zero(), sum3 = v_zero();
+        int j = 0;
+        for (; j + 4 <= n; j += 4) {
+            vreal p0 = v_exp2_flush(v_fma(v_load(s), vc, minus_m));
+            vreal p1 = v_exp2_flush(v_fma(v_load(s + RV_TILE_Q), vc, minus_m));
+            vreal p2 = v_exp2_flush(v_fma(v_load(s + 2 * RV_TILE_Q), vc, minus_m));
+            vreal p3 = v_exp2_flush(v_fma(v_load(s + 3 * RV_TILE_Q), vc, minus_m));
+            v_store(s, p0);
+            v_store(s + RV_TILE_Q, p1);
+            v_store(s + 2 * RV_TILE_Q, p2);
+            v_store(s + 3 * RV_TILE_Q, p3);
+            sum0 = v_add(sum0, p0);
+            sum1 = v_add(sum1, p1);
+            sum2 = v_add(sum2, p2);
+            sum3 = v_add(sum3, p3);
+            s += 4 * RV_TILE_Q;
+        }
+        for (; j < n; j++) {
+            vreal p = v_exp2_flush(v_fma(v_load(s), vc, minus_m));
+            v_store(s, p);
+            sum0 = v_add(sum0, p);
+            s += RV_TILE_Q;
+        }
+        if (grew)
+            w_scale(l, v_load(factor + v * RV_LANES));
+        w_add(l, v_add(v_add(sum0, sum1), v_add(sum2, sum3)));
+    }
+    return grew;
+}
+
+static void tile_rescale(const rv_tile *t, const tile_room *room, int nv, const real *factor)
+{
+    for (int64_t c = 0; c < t->options->v_dim; c++)
+        for (int v = 0; v < nv; v++) {
+            vreal f = v_load(factor + v * RV_LANES);
+            real *o = room->o + c * RV_TILE_Q + v * RV_LANES;
+            if (t->carried > 0)
+                v_store(o, v_mul(v_load(o), f));
+            if (t->done > t->carried)
+                w_scale(room->wide + 2 * (c * RV_TILE_Q + v * RV_LANES), f);
+        }
+}
+
+/* o += weights x values where some hidden value is not finite: hidden pairs are left out one by one. */
+static void tile_values_apart(const rv_tile *t, const tile_room *room, const real *values, int64_t stride, int n, int fresh)
+{
+    for (int64_t c = 0; c < t->options->v_dim; c++)
+        for (int r = 0; r < RV_TILE_Q; r++) {
+            real *o = room->o + c * RV_TILE_Q + r, total = fresh ? 0 : *o;
+            for (int j = 0; j < n; j++)
+                if (!room->hidden[j * RV_TILE_Q + r])
+                    total += room->s[j * RV_TILE_Q + r] * values[j * stride + c];
+            *o = total;
+        }
+}
+
+RV_INLINE void tile_values(const rv_tile *t, const tile_room *room, const int nv, const real *values, int64_t stride, int n,
+                           int fresh)
+{
+    int64_t columns = t->options->v_dim;
+    for (int64_t c0 = 0; c0 < columns; c0 += RV_COL_CHUNK) {
+        int64_t c1 = c0 + RV_COL_CHUNK < columns ? c0 + RV_COL_CHUNK : columns;
+        for (int j = 0; j < n; j += RV_KEY_CHAIN) {
+            int count = n - j < RV_KEY_CHAIN ? n - j : RV_KEY_CHAIN;
+            const real *p = room->s + j * RV_TILE_Q, *a = values + j * stride;
+            int64_t c = c0;
+            for (; c + RV_TILE_ROWS <= c1; c += RV_TILE_ROWS)
+                tile_product(nv, RV_TILE_ROWS, a + c, 1, stride, p, count, room->o + c * RV_TILE_Q, !(fresh && j == 0));
+            if (c < c1)
+                tile_product(nv, (int)(c1 - c), a + c, 1, stride, p, count, room->o + c * RV_TILE_Q, !(fresh && j == 0));
+        }
+    }
+}
+
+RV_INLINE void tile_scores(const rv_tile *t, const tile_room *room, const int nv, const real *keys, int64_t stride, int n)
+{
+    int64_t dim = t->options->dim;
+    for (int64_t d = 0; d < dim; d += RV_DIM_CHAIN) {
+        int64_t len = dim - d < RV_DIM_CHAIN ? dim - d : RV_DIM_CHAIN;
+        const real *a = keys + d, *q = room->q + d * RV_TILE_Q;
+        int j = 0;
+        for (; j + RV_TILE_ROWS <= n; j += RV_TILE_ROWS)
+            tile_product(nv, RV_TILE_ROWS, a + j * stride, stride, 1, q, len, room->s + j * RV_TILE_Q, d > 0);
+        if (j < n)
+            tile_product(nv, n - j, a + j * stride, stride, 1, q, len, room->s + j * RV_TILE_Q, d > 0);
+    }
+}
+
+static void tile_drop(const rv_tile *t, const tile_room *room, int64_t j0, int n)
+{
+    for (int r = 0; r < t->rows; r++) {
+        uint64_t key = rv_draw_row(t->options->dropout_seed, t->draw_row + r * t->draw_step);
+        for (int j = 0; j < n; j++)
+            if (rv_draw(key, j0 + j) < t->options->dropout_below)
+                room->s[j * RV_TILE_Q + r] = 0;
+    }
+}
+
+static void tile_flush(rv_tile *t, const tile_room *room, int nv)
+{
+    int first = t->done == t->carried;
+    for (int64_t c = 0; c < t->options->v_dim; c++)
+        for (int v = 0; v < nv; v++) {
+            real *w = room->wide + 2 * (c * RV_TILE_Q + v * RV_LANES);
+            if (first)
+                w_zero(w);
+            w_add(w, v_load(room->o + c * RV_TILE_Q + v * RV_LANES));
+        }
+    t->carried = 0;
+}
+
+RV_INLINE void tile_keys_nv(rv_tile *t, const int nv, int64_t first, int64_t last)
+{
+    const rv_attn_options *o = t->options;
+    tile_room room = tile_layout(t->scratch, o);
+    const int half = is_half(o->storage);
+    const int64_t size = storage_size(o->storage);
+    const int transform = o->softcap != 0 || t->slope != 0 || o->mask_kind == RV_MASK_FLOAT || !(o->scale > 0);
+    const real c = transform ? 1 : (real)(o->scale * RV_LOG2E);
+    real factor[RV_TILE_Q];
+    for (int64_t j0 = first; j0 < last; j0 += o->block_keys) {
+        int n = (int)(last - j0 < o->block_keys ? last - j0 : o->block_keys);
+        const char *key = t->key + j0 * t->key_stride * size, *value = t->value + j0 * t->value_stride * size;
+        const real *keys = (const real *)key, *values = (const real *)value;
+        int64_t key_stride = t->key_stride, value_stride = t->value_stride;
+        int edge = j0 + n - 1 > t->position + o->right || j0 < t->position + t->rows - 1 - o->left;
+        int hiding = edge || o->mask_kind != RV_MASK_NONE;
+        int seen = o->mask_kind != RV_MASK_BOOL || tile_mask_bits(t, &room, j0, n);
+        if (!seen)
+            continue;
+        if (t->carried + n > RV_CARRY_KEYS)
+            tile_flush(t, &room, nv);
+        int fresh = t->carried == 0;
+        if (half) {
+            for (int j = 0; j < n; j++) {
+                as_real(o->storage, key + j * t->key_stride * size, o->dim, room.keys + j * o->dim);
+                as_real(o->storage, value + j * t->value_stride * size, o->v_dim, room.values + j * o->v_dim);
+            }
+            keys = room.keys;
+            values = room.values;
+            key_stride = o->dim;
+            value_stride = o->v_dim;
+        }
+        tile_scores(t, &room, nv, keys, key_stride, n);
+        if (o->mask_kind == RV_MASK_FLOAT)
+            tile_bias(t, &room, j0, n);
+        if (transform || hiding)
+            tile_logits(t, &room, j0, n, nv, transform, edge);
+        int apart = hiding && !finite_block(values, value_stride, n, o->v_dim);
+        if (apart)
+            for (int i = 0; i < n * RV_TILE_Q; i++)
+                room.hidden[i] = room.s[i] == -INFINITY;
+        if (tile_weights(&room, n, nv, c, factor))
+            tile_rescale(t, &room, nv, factor);
+        if (o->dropout_below)
+            tile_drop(t, &room, j0, n);
+        if (apart)
+            tile_values_apart(t, &room, values, value_stride, n, fresh);
+        else
+            tile_values(t, &room, nv, values, value_stride, n, fresh);
+        t->done += n;
+        t->carried += n;
+    }
+}
+
+static void tile_keys(rv_tile *t, int64_t first, int64_t last)
+{
+    if (t->rows > 2 * RV_LANES)
+        tile_keys_nv(t, 3, first, last);
+    else if (t->rows > RV_LANES)
+        tile_keys_nv(t, 2, first, last);
+    else
+        tile_keys_nv(t, 1, first, last);
+}
+
+static void tile_finish(rv_tile *t)
+{
+    const rv_attn_options *o = t->options;
+    tile_room room = tile_layout(t->scratch, o);
+    int nv = (t->rows + RV_LANES - 1) / RV_LANES;
+    if (t->done == 0) {
+        for (int64_t i = 0; i < 2 * o->v_dim * RV_TILE_Q; i += 2 * RV_LANES)
+            w_zero(room.wide + i);
+    } else if (t->carried > 0) {
+        tile_flush(t, &room, nv);
+    }
+    int64_t stride = t->out_stride * storage_size(o->storage);
+    real block[RV_LANES * RV_LANES];
+    for (int v = 0; v < nv; v++) {
+        int rows = t->rows - v * RV_LANES < RV_LANES ? t->rows - v * RV_LANES : RV_LANES;
+        const real *l = room.l + 2 * v * RV_LANES;
+        int direct = rows == RV_LANES && !is_half(o->storage);
+        int64_t wider = o->dim > o->v_dim ? o->dim : o->v_dim;
+        real *dst = direct ? (real *)(t->out + v * RV_LANES * stride) : room.stage;
+        int64_t dst_stride = direct ? t->out_stride : wider;
+        vreal gain = v_set1((real)o->dropout_gain);
+        for (int64_t c = 0; c < o->v_dim; c += RV_LANES) {
+            int columns = (int)(o->v_dim - c < RV_LANES ? o->v_dim - c : RV_LANES);
+            for (int i = 0; i < columns; i++) {
+                vreal x = w_quotient(room.wide + 2 * ((c + i) * RV_TILE_Q + v * RV_LANES), l);
+                v_store(block + i * RV_LANES, o->dropout_below ? v_mul(x, gain) : x);
+            }
+            if (columns == RV_LANES)
+                v_transpose((const char *)block, RV_LANES * (int64_t)sizeof(real), dst + c, dst_stride);
+            else
+                for (int i = 0; i < columns; i++)
+                    for (int r = 0; r < RV_LANES; r++)
+                        dst[r * dst_stride + c + i] = block[i * RV_LANES + r];
+        }
+        for (int r = 0; r < rows; r++) {
+            int row = v * RV_LANES + r;
+            double sum = w_get(l, r);
+            real *from = dst + r * dst_stride;
+            int overflowed = sum == 0 && row_sees(o, t->position + row, t->mask + row * o->mask_row_bytes);
+            if (overflowed)
+                for (int64_t c = 0; c < o->v_dim; c++)
+                    from[c] = NAN;
+            if (t->lse)
+                t->lse[row * t->draw_step] = overflowed ? NAN : row_lse(room.m[row], sum);
+            if (!direct)
+                store_row(o->storage, t->out + row * stride, from, o->v_dim);
+        }
+    }
+}

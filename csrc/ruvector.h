@@ -1,0 +1,206 @@
+/* The C interface of ruvector: the only header that the Cython and SQL layers include.
+ * No function prints, aborts, sets errno or jumps; outputs are untouched unless RV_OK or RV_ERR_INTERRUPTED. */
+#ifndef RUVECTOR_H
+#define RUVECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RV_VERSION "0.1.0"
+
+typedef enum rv_status {
+    RV_OK = 0,
+    RV_ERR_SHAPE,       /* sizes that do not fit each other, or whose product overflows */
+    RV_ERR_PARAM,       /* a parameter out of its range */
+    RV_ERR_NOMEM,
+    RV_ERR_UNKNOWN,     /* a name that does not exist */
+    RV_ERR_INTERRUPTED  /* args->interrupted returned nonzero; outputs are unspecified */
+} rv_status;
+
+/* Storage types. float16 and bfloat16 are stored only: arithmetic is float32. */
+typedef enum rv_dtype { RV_F32 = 0, RV_F64 = 1, RV_F16 = 2, RV_BF16 = 3 } rv_dtype;
+
+size_t rv_dtype_size(rv_dtype dtype);
+
+/* ---- instruction sets (cpu.c) ------------------------------------------------------------------------------- */
+
+/* The i-th ISA usable on this CPU, best first; NULL past the end. Names: "avx512", "avx2", "neon", "scalar". */
+const char *rv_isa_at(int i);
+/* The i-th ISA compiled into this library, usable or not; NULL past the end. */
+const char *rv_isa_compiled_at(int i);
+/* The active ISA. */
+const char *rv_isa_active(void);
+/* Makes `name` the ISA of every later call in the process; RV_ERR_UNKNOWN when it is not usable here. */
+rv_status rv_isa_use(const char *name);
+/* Reads RUVECTOR_ISA once, at load: RV_ERR_UNKNOWN and *bad = its value when it names no usable ISA. */
+rv_status rv_isa_init(const char **bad);
+/* CPU brand string, "unknown" where the system does not tell. */
+const char *rv_cpu_brand(void);
+/* Size in bytes of the data cache of level 1, 2 or 3; 0 when unknown. */
+int64_t rv_cpu_cache(int level);
+
+/* ---- threads (thread.c) ------------------------------------------------------------------------------------- */
+
+/* Threads a call may use: RUVECTOR_NUM_THREADS, else the CPUs of this process (affinity and cgroup quota). */
+int rv_threads_get(void);
+/* n >= 1; RV_ERR_PARAM otherwise. */
+rv_status rv_threads_set(int n);
+
+/* ---- primitives (primitives.c) ------------------------------------------------------------------------------ */
+
+typedef enum rv_map {
+    RV_MAP_EXP = 0, RV_MAP_EXP2, RV_MAP_LOG, RV_MAP_TANH, RV_MAP_ERF, RV_MAP_ASINH, RV_MAP_COUNT
+} rv_map;
+
+/* y[i] = f(x[i]), n contiguous elements of float32 or float64; x == y is allowed, partial overlap is not. */
+rv_status rv_map_run(rv_map f, rv_dtype dtype, const void *x, void *y, int64_t n);
+
+/* Called by the calling thread between tasks; nonzero stops the call with RV_ERR_INTERRUPTED. */
+typedef int (*rv_interrupt)(void *context);
+
+/* scores[i] = query . keys[i]; rows `key_stride` bytes apart, each row contiguous; float16 and bfloat16 give that type.
+ * count == 0 writes nothing; dim == 0 gives zeros. */
+typedef struct rv_dots_args {
+    rv_dtype dtype;
+    const void *query;
+    const void *keys;
+    void *scores;
+    int64_t count, dim;
+    int64_t key_stride;     /* bytes */
+    int threads;            /* 0 = rv_threads_get() */
+    rv_interrupt interrupted;
+    void *context;
+} rv_dots_args;
+rv_status rv_dots_run(const rv_dots_args *args);
+
+/* Softmax or log-softmax of `rows` rows of n contiguous elements, rows `*_stride` bytes apart; x == y is allowed.
+ * A row of -inf only, or with NaN or +inf, is NaN, as the definition gives. */
+typedef struct rv_softmax_args {
+    rv_dtype dtype;
+    const void *x;
+    void *y;
+    int64_t rows, n;
+    int64_t x_stride, y_stride;     /* bytes */
+    int log;                        /* nonzero: log-softmax */
+    int threads;
+    rv_interrupt interrupted;
+    void *context;
+} rv_softmax_args;
+rv_status rv_softmax_run(const rv_softmax_args *args);
+
+/* ---- attention (attention.c) -------------------------------------------------------------------------------- */
+
+#define RV_MAX_BATCH_AXES 8
+#define RV_UNBOUNDED INT64_MAX
+
+typedef enum rv_mask_kind {
+    RV_MASK_NONE = 0,
+    RV_MASK_BOOL,       /* bytes; nonzero = attend */
+    RV_MASK_FLOAT       /* compute type of the call (float32 for 16-bit storage), added to the logits; -inf hides */
+} rv_mask_kind;
+
+/* An array (batch..., heads, rows, columns) whose last axis is contiguous; strides in bytes, 0 repeats. */
+typedef struct rv_array {
+    void *data;
+    int64_t batch_stride[RV_MAX_BATCH_AXES];
+    int64_t head_stride;
+    int64_t row_stride;
+} rv_array;
+
+/* softmax(softcap(scale * Q K^T) + bias) V for every (batch, head).
+ * query (batch..., heads, q_len, dim), key (batch..., key_heads, kv_len, dim), value (batch..., value_heads, kv_len, v_dim),
+ * out (batch..., heads, q_len, v_dim); key_heads and value_heads divide heads, query head h reads head h / (heads / key_heads).
+ * Query i stands at position i + offset; it sees key j when position - left <= j <= position + right and the mask allows it.
+ * Hidden positions never influence the result, whatever key and value hold there. A query that sees no key gives zeros and
+ * log-sum-exp -inf; NaN at a visible position makes that row NaN. No alignment beyond the element's is needed.
+ * out must not overlap an input. q_len or batch 0: nothing is written. dim >= 1; kv_len 0: zeros. */
+typedef struct rv_attn_args {
+    rv_dtype dtype;
+    int batch_axes;
+    int64_t batch_shape[RV_MAX_BATCH_AXES];
+    int64_t heads, key_heads, value_heads;
+    int64_t q_len, kv_len, dim, v_dim;
+    rv_array query, key, value, out;
+    double *lse;                        /* NULL or (batch..., heads, q_len), C order */
+    int weights;                        /* nonzero: out gets the attention weights (batch..., heads, q_len, kv_len); value, lse
+                                           and dropout are not used */
+    double scale;
+    double softcap;                     /* 0 = none, else logits -> softcap * tanh(logits / softcap) */
+    int64_t offset, left, right;        /* RV_UNBOUNDED = no limit */
+    rv_mask_kind mask_kind;
+    rv_array mask;
+    int64_t mask_col_stride;            /* bytes */
+    const double *slopes;               /* NULL or ALiBi slopes: logits - slope * |position - j| */
+    int64_t slopes_batch_stride[RV_MAX_BATCH_AXES], slopes_head_stride;   /* elements */
+    int64_t block_q, block_kv;          /* most queries of a tile, most keys of a score block; 0 = the kernel's own choice */
+    double dropout;                     /* 0 <= p < 1: weights dropped by a counter generator keyed by dropout_seed */
+    uint64_t dropout_seed;
+    /* varlen: q_len and kv_len are the totals; sequence s is rows [query_starts[s], query_starts[s+1]) and so on, batch_axes
+     * is 0, and positions and offset count inside a sequence, aligned to its end. */
+    int64_t sequences;                  /* 0 = not varlen */
+    const int64_t *query_starts, *key_starts;
+    int threads;                        /* 0 = rv_threads_get() */
+    rv_interrupt interrupted;
+    void *context;
+} rv_attn_args;
+rv_status rv_attn_run(const rv_attn_args *args);
+
+/* out = sum_i exp(lse_i - lse) out_i, lse = log sum_i exp(lse_i): the softmax over the union of the states' keys.
+ * states: count arrays of rows x dim contiguous elements, and count arrays of rows log-sum-exps.
+ * Terms are added in the given order in float64. */
+rv_status rv_merge_run(rv_dtype dtype, const void *const *outputs, const double *const *lses, int64_t count, int64_t rows,
+                       int64_t dim, void *out, double *lse);
+
+/* ---- the catalogue of attention types that C runs (catalog.c, from attention.def) ---------------------------- */
+
+typedef struct rv_param {
+    const char *name;
+    const char *type;           /* "int", "float", "bool" or "array" */
+    double value;               /* default */
+    double low, high;           /* inclusive range; -INFINITY and INFINITY for none */
+    const char *description;
+} rv_param;
+
+typedef struct rv_type {
+    const char *name;
+    const char *aliases;        /* space-separated */
+    const char *complexity;
+    const char *best_for;
+    const char *family;
+    const char *reference;
+    int param_count;
+    const rv_param *params;
+} rv_type;
+
+/* Rows in the order of the usage guide, then by family; NULL past the end. */
+const rv_type *rv_type_at(int i);
+/* Index by name or alias, case-insensitive; -1 when there is none. */
+int rv_type_find(const char *name);
+/* Lowers type `index` with its parameters (param_count values, in the order of the record) onto args, whose shapes describe
+ * the plain inputs (batch..., rows, columns) with heads = 1: sets heads, window, slopes and so on. RV_ERR_SHAPE when num_heads
+ * does not divide, RV_ERR_PARAM out of range. slopes points to room for 1024 values that outlives the call to rv_attn_run. */
+rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn_args *args);
+
+#define RV_MAX_HEADS 1024
+
+/* Everything above as one table, exported by capsule "ruvector._ruvector_core.rv_api". */
+typedef struct rv_api {
+    const char *(*isa_active)(void);
+    rv_status (*map_run)(rv_map, rv_dtype, const void *, void *, int64_t);
+    rv_status (*dots_run)(const rv_dots_args *);
+    rv_status (*softmax_run)(const rv_softmax_args *);
+    rv_status (*attn_run)(const rv_attn_args *);
+    rv_status (*merge_run)(rv_dtype, const void *const *, const double *const *, int64_t, int64_t, int64_t, void *, double *);
+    const rv_type *(*type_at)(int);
+    int (*type_find)(const char *);
+    rv_status (*type_lower)(int, const double *, double *, rv_attn_args *);
+} rv_api;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,280 @@
+/* AVX-512 F, BW, DQ and VL: 16 floats or 8 doubles. The contract is in scalar.h. */
+#include "real.h"
+#include <immintrin.h>
+
+#define RV_TILE_ROWS 8
+#define RV_HAVE_FMA 1
+#define RV_LOOKUP_BITS 4
+
+#if RV_REAL_BITS == 32
+#define RV_LANES 16
+#define OP(name) _mm512_##name##_ps
+#define WORD_OP(name) _mm512_##name##_epi32
+#define MASK_OP(name) _mm512_##name##_ps_mask
+typedef __m512 vreal;
+typedef __mmask16 vmask;
+#define RV_WORDS(x) _mm512_castps_si512(x)
+#define RV_REALS(w) _mm512_castsi512_ps(w)
+#define RV_WORD_SET1(w) _mm512_set1_epi32((int)(w))
+#else
+#define RV_LANES 8
+#define OP(name) _mm512_##name##_pd
+#define WORD_OP(name) _mm512_##name##_epi64
+#define MASK_OP(name) _mm512_##name##_pd_mask
+typedef __m512d vreal;
+typedef __mmask8 vmask;
+#define RV_WORDS(x) _mm512_castpd_si512(x)
+#define RV_REALS(w) _mm512_castsi512_pd(w)
+#define RV_WORD_SET1(w) _mm512_set1_epi64((long long)(w))
+#endif
+typedef __m512i vword;
+
+RV_INLINE vmask m_first(int64_t n) { return (vmask)((1u << n) - 1); }
+
+RV_INLINE vreal v_zero(void) { return OP(setzero)(); }
+RV_INLINE vreal v_set1(real x) { return OP(set1)(x); }
+RV_INLINE vreal v_iota(void)
+{
+#if RV_REAL_BITS == 32
+    return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    return _mm512_setr_pd(0, 1, 2, 3, 4, 5, 6, 7);
+#endif
+}
+RV_INLINE vreal v_load(const real *p) { return OP(loadu)(p); }
+RV_INLINE void v_store(real *p, vreal x) { OP(storeu)(p, x); }
+RV_INLINE vreal v_load_tail(const real *p, int64_t n) { return OP(maskz_loadu)(m_first(n), p); }
+RV_INLINE void v_store_tail(real *p, vreal x, int64_t n) { OP(mask_storeu)(p, m_first(n), x); }
+
+RV_INLINE vreal v_add(vreal a, vreal b) { return OP(add)(a, b); }
+RV_INLINE vreal v_sub(vreal a, vreal b) { return OP(sub)(a, b); }
+RV_INLINE vreal v_mul(vreal a, vreal b) { return OP(mul)(a, b); }
+RV_INLINE vreal v_div(vreal a, vreal b) { return OP(div)(a, b); }
+RV_INLINE vreal v_sqrt(vreal a) { return OP(sqrt)(a); }
+RV_INLINE vreal v_fma(vreal a, vreal b, vreal c) { return OP(fmadd)(a, b, c); }
+RV_INLINE vreal v_fnma(vreal a, vreal b, vreal c) { return OP(fnmadd)(a, b, c); }
+RV_INLINE vreal v_max(vreal a, vreal b) { return OP(max)(a, b); }
+RV_INLINE vreal v_min(vreal a, vreal b) { return OP(min)(a, b); }
+RV_INLINE vreal v_abs(vreal a) { return OP(andnot)(v_set1((real)-0.0), a); }
+RV_INLINE vreal v_copysign(vreal a, vreal s)
+{
+    /* ternary logic: the sign bit of s, every other bit of a */
+    return RV_REALS(WORD_OP(ternarylogic)(RV_WORD_SET1(RV_SIGN_BIT), RV_WORDS(s), RV_WORDS(a), 0xca));
+}
+
+RV_INLINE vmask v_lt(vreal a, vreal b) { return MASK_OP(cmp)(a, b, _CMP_LT_OQ); }
+RV_INLINE vmask v_le(vreal a, vreal b) { return MASK_OP(cmp)(a, b, _CMP_LE_OQ); }
+RV_INLINE vmask v_eq(vreal a, vreal b) { return MASK_OP(cmp)(a, b, _CMP_EQ_OQ); }
+RV_INLINE vmask v_nan(vreal a) { return MASK_OP(cmp)(a, a, _CMP_UNORD_Q); }
+RV_INLINE vmask v_not_lt(vreal a, vreal b) { return MASK_OP(cmp)(a, b, _CMP_NLT_UQ); }
+RV_INLINE vmask m_and(vmask a, vmask b) { return (vmask)(a & b); }
+RV_INLINE vmask m_or(vmask a, vmask b) { return (vmask)(a | b); }
+RV_INLINE vmask m_not(vmask a) { return (vmask)~a; }
+RV_INLINE int m_any(vmask a) { return a != 0; }
+RV_INLINE vreal v_select(vmask m, vreal a, vreal b) { return OP(mask_blend)(m, b, a); }
+RV_INLINE vreal v_keep(vmask m, vreal a) { return OP(maskz_mov)(m, a); }
+RV_INLINE vword v_load_words(const word *p) { return _mm512_loadu_si512(p); }
+RV_INLINE vmask v_testbit(vword w, int i)
+{
+#if RV_REAL_BITS == 32
+    return _mm512_test_epi32_mask(w, RV_WORD_SET1((word)1 << i));
+#else
+    return _mm512_test_epi64_mask(w, RV_WORD_SET1((word)1 << i));
+#endif
+}
+
+RV_INLINE vreal v_round(vreal x) { return OP(roundscale)(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+RV_INLINE vreal v_ceil(vreal x) { return OP(roundscale)(x, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
+RV_INLINE vreal v_pow2(vreal n)
+{
+    return RV_REALS(WORD_OP(slli)(RV_WORDS(v_add(n, v_set1(RV_POW2_MAGIC))), RV_MANTISSA_BITS));
+}
+RV_INLINE vreal v_exponent(vreal x)
+{
+    vword e = WORD_OP(srli)(WORD_OP(add)(RV_WORDS(x), RV_WORD_SET1(RV_SPLIT_BITS)), RV_MANTISSA_BITS);
+    e = _mm512_or_si512(e, RV_WORDS(v_set1(RV_INTEGER_MAGIC)));
+    return v_sub(RV_REALS(e), v_set1(RV_INTEGER_MAGIC + RV_EXP_BIAS));
+}
+RV_INLINE vreal v_mantissa(vreal x)
+{
+    vword k = WORD_OP(add)(RV_WORDS(x), RV_WORD_SET1(RV_SPLIT_BITS));
+    k = _mm512_and_si512(k, RV_WORD_SET1(RV_MANTISSA_MASK));
+    return RV_REALS(WORD_OP(add)(k, RV_WORD_SET1(RV_HALF_SQRT2_BITS)));
+}
+RV_INLINE vreal v_shift_up(vreal t) { return RV_REALS(WORD_OP(slli)(RV_WORDS(t), RV_MANTISSA_BITS - RV_LOOKUP_BITS)); }
+RV_INLINE vreal v_add_bits(vreal a, vreal b) { return RV_REALS(WORD_OP(add)(RV_WORDS(a), RV_WORDS(b))); }
+RV_INLINE vreal v_lookup(const word *table, vreal t)
+{
+#if RV_REAL_BITS == 32
+    return _mm512_permutexvar_ps(RV_WORDS(t), RV_REALS(v_load_words(table)));
+#else
+    return _mm512_permutex2var_pd(RV_REALS(v_load_words(table)), RV_WORDS(t), RV_REALS(v_load_words(table + 8)));
+#endif
+}
+
+#if RV_REAL_BITS == 32
+
+RV_INLINE __m256 v_high(vreal x) { return _mm512_extractf32x8_ps(x, 1); }
+RV_INLINE real v_sum(vreal x)
+{
+    __m256 a = _mm256_add_ps(_mm512_castps512_ps256(x), v_high(x));
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+RV_INLINE real v_hmax(vreal x)
+{
+    __m256 a = _mm256_max_ps(_mm512_castps512_ps256(x), v_high(x));
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
+RV_INLINE void v_sum4(vreal a, vreal b, vreal c, vreal d, real *p)
+{
+    vreal ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    vreal cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    vreal s = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
+    s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
+    _mm_storeu_ps(p, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, s)));
+}
+
+/* Four 128-bit columns stacked while loading, so that only in-lane shuffles remain: 32 instead of 64. */
+RV_INLINE vreal v_stack(const char *src, int64_t stride, int64_t step)
+{
+    vreal x = _mm512_castps128_ps512(_mm_loadu_ps((const float *)src));
+    x = _mm512_mask_broadcast_f32x4(x, 0x00f0, _mm_loadu_ps((const float *)(src + stride * step)));
+    x = _mm512_mask_broadcast_f32x4(x, 0x0f00, _mm_loadu_ps((const float *)(src + stride * step * 2)));
+    return _mm512_mask_broadcast_f32x4(x, 0xf000, _mm_loadu_ps((const float *)(src + stride * step * 3)));
+}
+RV_INLINE void v_transpose4(const char *src, int64_t stride, real *dst, int64_t dst_stride)
+{
+    vreal a = v_stack(src, stride, 4), b = v_stack(src + stride, stride, 4);
+    vreal c = v_stack(src + stride * 2, stride, 4), d = v_stack(src + stride * 3, stride, 4);
+    __m512d ab0 = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), ab1 = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
+    __m512d cd0 = _mm512_castps_pd(_mm512_unpacklo_ps(c, d)), cd1 = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+    v_store(dst, _mm512_castpd_ps(_mm512_unpacklo_pd(ab0, cd0)));
+    v_store(dst + dst_stride, _mm512_castpd_ps(_mm512_unpackhi_pd(ab0, cd0)));
+    v_store(dst + dst_stride * 2, _mm512_castpd_ps(_mm512_unpacklo_pd(ab1, cd1)));
+    v_store(dst + dst_stride * 3, _mm512_castpd_ps(_mm512_unpackhi_pd(ab1, cd1)));
+}
+RV_INLINE void v_transpose(const char *src, int64_t stride, real *dst, int64_t dst_stride)
+{
+    v_transpose4(src, stride, dst, dst_stride);
+    v_transpose4(src + 16, stride, dst + dst_stride * 4, dst_stride);
+    v_transpose4(src + 32, stride, dst + dst_stride * 8, dst_stride);
+    v_transpose4(src + 48, stride, dst + dst_stride * 12, dst_stride);
+}
+
+RV_INLINE vreal v_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+RV_INLINE vreal v_load_f16_tail(const uint16_t *p, int64_t n)
+{
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m_first(n), p));
+}
+RV_INLINE __m256i v_to_f16(vreal x) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+RV_INLINE void v_store_f16(uint16_t *p, vreal x) { _mm256_storeu_si256((__m256i *)p, v_to_f16(x)); }
+RV_INLINE void v_store_f16_tail(uint16_t *p, vreal x, int64_t n) { _mm256_mask_storeu_epi16(p, m_first(n), v_to_f16(x)); }
+
+RV_INLINE vreal v_from_bf16(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
+RV_INLINE vreal v_load_bf16(const uint16_t *p) { return v_from_bf16(_mm256_loadu_si256((const __m256i *)p)); }
+RV_INLINE vreal v_load_bf16_tail(const uint16_t *p, int64_t n) { return v_from_bf16(_mm256_maskz_loadu_epi16(m_first(n), p)); }
+RV_INLINE __m256i v_to_bf16(vreal x)
+{
+    __m512i w = _mm512_castps_si512(x);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(w, 16), _mm512_set1_epi32(1));
+    __m512i r = _mm512_add_epi32(w, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    r = _mm512_mask_or_epi32(r, v_nan(x), w, _mm512_set1_epi32(0x400000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
+}
+RV_INLINE void v_store_bf16(uint16_t *p, vreal x) { _mm256_storeu_si256((__m256i *)p, v_to_bf16(x)); }
+RV_INLINE void v_store_bf16_tail(uint16_t *p, vreal x, int64_t n) { _mm256_mask_storeu_epi16(p, m_first(n), v_to_bf16(x)); }
+
+RV_INLINE __m512d w_half(const real *p, int i) { return _mm512_castps_pd(_mm512_loadu_ps(p + 16 * i)); }
+RV_INLINE void w_put(real *p, __m512d lo, __m512d hi)
+{
+    _mm512_storeu_ps(p, _mm512_castpd_ps(lo));
+    _mm512_storeu_ps(p + 16, _mm512_castpd_ps(hi));
+}
+RV_INLINE __m512d v_widen_low(vreal x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
+RV_INLINE __m512d v_widen_high(vreal x) { return _mm512_cvtps_pd(v_high(x)); }
+RV_INLINE void w_zero(real *p) { w_put(p, _mm512_setzero_pd(), _mm512_setzero_pd()); }
+RV_INLINE void w_set1(real *p, double x) { w_put(p, _mm512_set1_pd(x), _mm512_set1_pd(x)); }
+RV_INLINE void w_add(real *p, vreal x)
+{
+    w_put(p, _mm512_add_pd(w_half(p, 0), v_widen_low(x)), _mm512_add_pd(w_half(p, 1), v_widen_high(x)));
+}
+RV_INLINE void w_scale(real *p, vreal s)
+{
+    w_put(p, _mm512_mul_pd(w_half(p, 0), v_widen_low(s)), _mm512_mul_pd(w_half(p, 1), v_widen_high(s)));
+}
+RV_INLINE void w_merge(real *p, const real *q)
+{
+    w_put(p, _mm512_add_pd(w_half(p, 0), w_half(q, 0)), _mm512_add_pd(w_half(p, 1), w_half(q, 1)));
+}
+RV_INLINE __m256 w_quotient_half(const real *p, const real *q, int i)
+{
+    __m512d l = w_half(q, i);
+    __mmask8 nonzero = _mm512_cmp_pd_mask(l, _mm512_setzero_pd(), _CMP_NEQ_UQ);
+    return _mm512_cvtpd_ps(_mm512_maskz_div_pd(nonzero, w_half(p, i), l));
+}
+RV_INLINE vreal w_quotient(const real *p, const real *q)
+{
+    return _mm512_insertf32x8(_mm512_castps256_ps512(w_quotient_half(p, q, 0)), w_quotient_half(p, q, 1), 1);
+}
+RV_INLINE double w_get(const real *p, int i) { double x; memcpy(&x, p + 2 * i, sizeof x); return x; }
+
+#else
+
+RV_INLINE real v_sum(vreal x)
+{
+    __m256d a = _mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd(x, 1));
+    __m128d b = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
+}
+RV_INLINE real v_hmax(vreal x)
+{
+    __m256d a = _mm256_max_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd(x, 1));
+    __m128d b = _mm_max_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_max_sd(b, _mm_unpackhi_pd(b, b)));
+}
+RV_INLINE void v_sum4(vreal a, vreal b, vreal c, vreal d, real *p)
+{
+    vreal ab = _mm512_add_pd(_mm512_shuffle_f64x2(a, b, 0x44), _mm512_shuffle_f64x2(a, b, 0xee));
+    vreal cd = _mm512_add_pd(_mm512_shuffle_f64x2(c, d, 0x44), _mm512_shuffle_f64x2(c, d, 0xee));
+    vreal s = _mm512_add_pd(_mm512_shuffle_f64x2(ab, cd, 0x88), _mm512_shuffle_f64x2(ab, cd, 0xdd));
+    s = _mm512_add_pd(s, _mm512_permute_pd(s, 0x55));
+    _mm256_storeu_pd(p, _mm512_castpd512_pd256(_mm512_maskz_compress_pd(0x55, s)));
+}
+
+/* As in float: 8 in-lane shuffles instead of 24. */
+RV_INLINE vreal v_stack(const char *src, int64_t stride)
+{
+    vreal x = _mm512_castpd128_pd512(_mm_loadu_pd((const double *)src));
+    x = _mm512_mask_broadcast_f64x2(x, 0x0c, _mm_loadu_pd((const double *)(src + stride * 2)));
+    x = _mm512_mask_broadcast_f64x2(x, 0x30, _mm_loadu_pd((const double *)(src + stride * 4)));
+    return _mm512_mask_broadcast_f64x2(x, 0xc0, _mm_loadu_pd((const double *)(src + stride * 6)));
+}
+RV_INLINE void v_transpose2(const char *src, int64_t stride, real *dst, int64_t dst_stride)
+{
+    vreal a = v_stack(src, stride), b = v_stack(src + stride, stride);
+    v_store(dst, _mm512_unpacklo_pd(a, b));
+    v_store(dst + dst_stride, _mm512_unpackhi_pd(a, b));
+}
+RV_INLINE void v_transpose(const char *src, int64_t stride, real *dst, int64_t dst_stride)
+{
+    v_transpose2(src, stride, dst, dst_stride);
+    v_transpose2(src + 16, stride, dst + dst_stride * 2, dst_stride);
+    v_transpose2(src + 32, stride, dst + dst_stride * 4, dst_stride);
+    v_transpose2(src + 48, stride, dst + dst_stride * 6, dst_stride);
+}
+
+#include "pair.h"
+
+#endif
+
+#undef OP
+#undef WORD_OP
+#undef MASK_OP
+#undef RV_WORDS
+#undef RV_REALS
+#undef RV_WORD_SET1

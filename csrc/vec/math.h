@@ -1,0 +1,251 @@
+/* Elementary functions over the vector contract of scalar.h, one source for float and double. Included after a vector header.
+ * Branch-free; every function takes any argument, NaN giving NaN, unless its comment says otherwise.
+ *
+ * Coefficients: tests/c/minimax.py, a Remez exchange with the largest error stated beside each (relative to the function). */
+
+#define RV_POLY1(x, c) v_set1(c)
+#define RV_POLY2(x, c, ...) v_fma(x, RV_POLY1(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY3(x, c, ...) v_fma(x, RV_POLY2(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY4(x, c, ...) v_fma(x, RV_POLY3(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY5(x, c, ...) v_fma(x, RV_POLY4(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY6(x, c, ...) v_fma(x, RV_POLY5(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY7(x, c, ...) v_fma(x, RV_POLY6(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY8(x, c, ...) v_fma(x, RV_POLY7(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY9(x, c, ...) v_fma(x, RV_POLY8(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY10(x, c, ...) v_fma(x, RV_POLY9(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY11(x, c, ...) v_fma(x, RV_POLY10(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY12(x, c, ...) v_fma(x, RV_POLY11(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY13(x, c, ...) v_fma(x, RV_POLY12(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY14(x, c, ...) v_fma(x, RV_POLY13(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY15(x, c, ...) v_fma(x, RV_POLY14(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY16(x, c, ...) v_fma(x, RV_POLY15(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY17(x, c, ...) v_fma(x, RV_POLY16(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY18(x, c, ...) v_fma(x, RV_POLY17(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY19(x, c, ...) v_fma(x, RV_POLY18(x, __VA_ARGS__), v_set1(c))
+#define RV_POLY20(x, c, ...) v_fma(x, RV_POLY19(x, __VA_ARGS__), v_set1(c))
+
+#if RV_REAL_BITS == 32
+#define RV_LOG2E_HIGH 1.44269502f
+#define RV_LOG2E_LOW 1.92596303e-8f
+#define RV_LN2_HIGH 0.693115234f        /* 12 bits: its products with exponents and their sixteenths are exact */
+#define RV_LN2_LOW 3.19461833e-5f
+#define RV_LEAST_NORMAL 1.17549435e-38f
+#define RV_EXP_FROM -105.0f             /* exp is 0 from here down */
+#define RV_EXP_TO 90.0f                 /* and infinity from here up */
+#define RV_EXP2_FROM -152.0f
+#define RV_EXP2_TO 130.0f
+#define RV_HALFWAY 64                   /* far from both ends of the exponents */
+#define RV_HALFWAY_POW2 0x1p64f
+#else
+#define RV_LOG2E_HIGH 1.44269504088896339
+#define RV_LOG2E_LOW 2.03552737409310331e-17
+#define RV_LN2_HIGH 0.693147180558298714        /* 38 bits */
+#define RV_LN2_LOW 1.64659495828970823e-12
+#define RV_LEAST_NORMAL 2.2250738585072014e-308
+#define RV_EXP_FROM -746.0
+#define RV_EXP_TO 711.0
+#define RV_EXP2_FROM -1077.0
+#define RV_EXP2_TO 1026.0
+#define RV_HALFWAY 512
+#define RV_HALFWAY_POW2 0x1p512
+#endif
+
+/* 2^x = 2^n 2^f, n = x rounded to a multiple of 2^-RV_LOOKUP_BITS. Adding RV_EXP2_MAGIC rounds, and leaves n + bias in the low
+ * bits of the sum, ready to be shifted to the exponent's place. */
+#define RV_EXP2_MAGIC (RV_INTEGER_MAGIC * (real)1.5 / (1 << RV_LOOKUP_BITS) + RV_EXP_BIAS)
+
+/* Words of 2^((j + s) / entries), less j in the place where t brings it. The shift s puts all entries close to representable
+ * numbers, within 0.22, 0.10 and 0.18 ULP; the polynomial undoes it. */
+#if RV_LOOKUP_BITS == 4 && RV_REAL_BITS == 32
+static const RV_ALIGN(64) word rv_exp2_table[16] = {
+    0x00011ba4, 0xfffed2f6, 0xfffccb12, 0xfffb06d5, 0xfff9893f, 0xfff85570, 0xfff76ead, 0xfff6d85e,
+    0xfff69614, 0xfff6ab87, 0xfff71c99, 0xfff7ed59, 0xfff92203, 0xfffabf04, 0xfffcc8fa, 0xffff44b8,
+};
+#elif RV_LOOKUP_BITS == 3
+static const RV_ALIGN(32) word rv_exp2_table[8] = {
+    0x0000594e, 0xfffbf725, 0xfff8a224, 0xfff672a7, 0xfff5833f, 0xfff5f0e4, 0xfff7db2e, 0xfffb6490,
+};
+#elif RV_LOOKUP_BITS == 4
+static const RV_ALIGN(64) word rv_exp2_table[16] = {
+    0x0000061833b301b6, 0xffffbbb5b424028b, 0xffff795da6093bc1, 0xffff3f6b2bf653fa,
+    0xffff0e3d716dc308, 0xfffee637d89c2c28, 0xfffec7c22a1a0c68, 0xfffeb348c6cab000,
+    0xfffea93cdbf06580, 0xfffeaa14998ef555, 0xfffeb64b6b367fc3, 0xfffece6233520bae,
+    0xfffef2df891645d8, 0xffff244ff92e3336, 0xffff63464944ea58, 0xffffb05bbe8cc811,
+};
+#endif
+
+/* 2^n 2^f for t = n + RV_EXP2_MAGIC, where 2^n is normal. With a table: q = 2^(f - s / entries) - 1. */
+RV_INLINE vreal v_exp2_core(vreal f, vreal t)
+{
+#if RV_LOOKUP_BITS == 4 && RV_REAL_BITS == 32
+    /* |f| <= 1/32: degree 3, 1.9e-9 */
+    vreal q = RV_POLY4(f, -0.00858174078f, 0.687198758f, 0.238171965f, 0.0550408103f);
+#elif RV_LOOKUP_BITS == 3
+    /* |f| <= 1/16: degree 4, 5.6e-10 */
+    vreal q = RV_POLY5(f, -0.00271795527f, 0.691263258f, 0.239573509f, 0.0553507581f, 0.0096037453f);
+#elif RV_LOOKUP_BITS == 4
+    /* |f| <= 1/32: degree 6, 7.1e-18 */
+    vreal q = RV_POLY7(f, -0.0014857138981379935, 0.69211736216033382, 0.23986959909901115, 0.055421645426298335,
+        0.0096038393147050583, 0.0013314010280060251, 0.00015381272827933926);
+#elif RV_REAL_BITS == 32
+    /* |f| <= 1/2: degree 6, 3.0e-9 */
+    vreal p = RV_POLY7(f, 1.0f, 0.693147182f, 0.240226477f, 0.0555035993f, 0.00961850584f, 0.00133908086f, 0.000153266199f);
+#else
+    /* |f| <= 1/2: degree 11, 4.1e-18 */
+    vreal p = RV_POLY12(f, 1.0, 0.69314718055994529, 0.24022650695910108, 0.055504108664821729, 0.009618129107601606,
+        0.0013333558146544865, 0.00015403530449035108, 1.5252733635112897e-5, 1.3215438836341012e-6, 1.017815965385057e-7,
+        7.0732329922909824e-9, 4.4389126093839668e-10);
+#endif
+#if RV_LOOKUP_BITS
+    vreal scale = v_add_bits(v_lookup(rv_exp2_table, t), v_shift_up(t));
+    return v_fma(scale, q, scale);
+#else
+    return v_mul(p, v_shift_up(t));
+#endif
+}
+
+/* Attention's 2^x, x <= 1: exact for integers; results below the least normal number are +0. */
+RV_INLINE vreal v_exp2_flush(vreal x)
+{
+    vreal t = v_add(x, v_set1(RV_EXP2_MAGIC)), f = v_add(x, v_sub(v_set1(RV_EXP2_MAGIC), t));
+#if RV_HAVE_FMA
+    vreal y = v_exp2_core(f, t);
+#else
+    /* two roundings at the least scales would be those of subnormals */
+    vreal y = v_mul(v_exp2_core(f, v_add(t, v_set1(RV_HALFWAY))), v_set1(1 / RV_HALFWAY_POW2));
+#endif
+    return v_keep(v_not_lt(x, v_set1(1 - RV_EXP_BIAS)), y);
+}
+
+/* v_exp2_core for any n, given as -n too, scaled in two steps: only the second rounds, where the result is subnormal. */
+RV_INLINE vreal v_exp2_scaled(vreal f, vreal t, vreal minus_n)
+{
+    vmask small = v_lt(v_zero(), minus_n);
+    t = v_add(t, v_select(small, v_set1(RV_HALFWAY), v_set1(-RV_HALFWAY)));
+    return v_mul(v_exp2_core(f, t), v_select(small, v_set1(1 / RV_HALFWAY_POW2), v_set1(RV_HALFWAY_POW2)));
+}
+
+RV_INLINE vreal v_exp2(vreal x)
+{
+    x = v_min(v_set1(RV_EXP2_TO), v_max(v_set1(RV_EXP2_FROM), x));
+    vreal t = v_add(x, v_set1(RV_EXP2_MAGIC)), minus_n = v_sub(v_set1(RV_EXP2_MAGIC), t);
+    return v_exp2_scaled(v_add(x, minus_n), t, minus_n);
+}
+
+/* Returns f of x log2(e) = n + f; t as above. */
+RV_INLINE vreal v_exp_reduce(vreal x, vreal *t, vreal *minus_n)
+{
+    *t = v_fma(x, v_set1(RV_LOG2E_HIGH), v_set1(RV_EXP2_MAGIC));
+    *minus_n = v_sub(v_set1(RV_EXP2_MAGIC), *t);
+#if RV_HAVE_FMA
+    return v_fma(x, v_set1(RV_LOG2E_LOW), v_fma(x, v_set1(RV_LOG2E_HIGH), *minus_n));
+#else
+    vreal r = v_add(v_add(x, v_mul(*minus_n, v_set1(RV_LN2_HIGH))), v_mul(*minus_n, v_set1(RV_LN2_LOW)));
+    return v_mul(r, v_set1(RV_LOG2E_HIGH));
+#endif
+}
+
+/* exp(-inf) is 0, subnormal results are rounded like the rest. */
+RV_INLINE vreal v_exp(vreal x)
+{
+    vreal t, minus_n, f = v_exp_reduce(v_min(v_set1(RV_EXP_TO), v_max(v_set1(RV_EXP_FROM), x)), &t, &minus_n);
+    return v_exp2_scaled(f, t, minus_n);
+}
+
+/* log(y 2^k) + c, y positive and normal. y 2^k = m 2^e, r = m - 1, s = r / (2 + r):
+ * log m = r - (r^2/2 - s (r^2/2 + z P(z))), z = s^2 <= 0.0295. degree 2, 8.3e-10 (float), degree 6, 1.3e-18 (double) */
+RV_INLINE vreal v_log_parts(vreal y, vreal k, vreal c)
+{
+    vreal e = v_add(v_exponent(y), k), r = v_sub(v_mantissa(y), v_set1(1));
+    vreal s = v_div(r, v_add(r, v_set1(2))), z = v_mul(s, s), half = v_mul(v_mul(r, r), v_set1((real)0.5));
+#if RV_REAL_BITS == 32
+    vreal p = RV_POLY3(z, 0.666667759f, 0.399775535f, 0.298722237f);
+#else
+    vreal p = RV_POLY7(z, 0.66666666666667351, 0.39999999999408603, 0.28571428743967603, 0.22222198390866943,
+        0.18183574740349548, 0.15313762128061301, 0.14799039704932579);
+#endif
+    /* e ln 2 + r loses digits where they cancel: the loss is known, for |r| < ln 2 */
+    vreal high = v_mul(e, v_set1(RV_LN2_HIGH)), sum = v_add(high, r), lost = v_sub(r, v_sub(sum, high));
+    vreal low = v_sub(v_fma(e, v_set1(RV_LN2_LOW), c), v_sub(half, v_mul(s, v_fma(z, p, half))));
+    return v_add(sum, v_add(lost, low));
+}
+
+/* log(0) is -inf, of a negative number NaN. */
+RV_INLINE vreal v_log(vreal x)
+{
+    vmask small = v_lt(x, v_set1(RV_LEAST_NORMAL));
+    vreal y = v_select(small, v_mul(x, v_set1(RV_HALFWAY_POW2)), x);
+    y = v_log_parts(y, v_keep(small, v_set1(-RV_HALFWAY)), v_zero());
+    y = v_select(v_lt(x, v_set1((real)INFINITY)), y, x);
+    y = v_select(v_lt(x, v_zero()), v_set1((real)NAN), y);
+    return v_select(v_eq(x, v_zero()), v_set1(-(real)INFINITY), y);
+}
+
+RV_INLINE vreal v_tanh(vreal x)
+{
+    vreal a = v_abs(x), z = v_mul(x, x);
+    /* tanh x = x (1 + z P(z)), |x| < 0.55: degree 4, 1.0e-9 (float), degree 10, 5.8e-19 (double) */
+#if RV_REAL_BITS == 32
+    vreal p = RV_POLY5(z, -0.333333194f, 0.133326367f, -0.0538568422f, 0.0210882351f, -0.00629549287f);
+#else
+    vreal p = RV_POLY11(z, -0.33333333333333298, 0.13333333333326561, -0.053968253963715879, 0.021869488384324166,
+        -0.0088632325725700109, 0.0035920917029504274, -0.0014555405165437821, 0.00058843402850198168,
+        -0.00023335280004470183, 8.3272213762975472e-5, -1.9465574160733739e-5);
+#endif
+    vreal small = v_fma(a, v_mul(z, p), a);
+    /* 1 - 2 / (exp(2x) + 1), 1 from 20 on in either precision */
+    vreal t, minus_n, f = v_exp_reduce(v_min(v_set1(40), v_add(a, a)), &t, &minus_n);
+    vreal large = v_sub(v_set1(1), v_div(v_set1(2), v_add(v_exp2_core(f, t), v_set1(1))));
+    return v_copysign(v_select(v_lt(a, v_set1((real)0.55)), small, large), x);
+}
+
+RV_INLINE vreal v_erf(vreal x)
+{
+    vreal a = v_abs(x), z = v_mul(x, x);
+    /* erf x = x (1 + P(z)), |x| < 1: degree 6, 1.5e-9 (float), degree 12, 1.2e-17 (double) */
+#if RV_REAL_BITS == 32
+    vreal p = RV_POLY7(z, 0.128379166f, -0.376126289f, 0.112836182f, -0.0268552043f, 0.00519104488f, -0.000803475676f,
+        7.93704967e-5f);
+#else
+    vreal p = RV_POLY13(z, 0.12837916709551259, -0.37612638903184015, 0.11283791670966684, -0.026866170647207057,
+        0.0052239776449573031, -0.00085483281114737955, 0.00012055371492522778, -1.4926546669615323e-5,
+        1.6475974728889973e-6, -1.6506132408182892e-7, 1.5688760489156698e-8, -1.5278480958321199e-9,
+        1.2445592117517526e-10);
+#endif
+    vreal small = v_fma(a, p, a);
+    /* 1 - erfc x, erfc x = 2^Q(x - 1), to where erf is 1: degree 7, 5.4e-9 (float), degree 19, 7.1e-18 (double) */
+    vreal u = v_sub(v_min(v_set1(RV_REAL_BITS == 32 ? 4 : 6), a), v_set1(1));
+#if RV_REAL_BITS == 32
+    vreal q = RV_POLY8(u, -2.66841674f, -3.80722213f, -1.21639466f, -0.0597027242f, 0.0138625223f, -0.00216407445f,
+        1.36142817e-5f, 5.08957019e-5f);
+#else
+    vreal q = RV_POLY20(u, -2.6684166967815997, -3.8072253458536007, -1.216346657686221, -0.0599599900387877,
+        0.014475750117694522, -0.0028535103361928171, 0.00034238464711888072, 3.7908353958457884e-5, -3.9175587416542522e-5,
+        1.3850496548005249e-5, -2.9556453908189646e-6, 1.9087371667300581e-7, 1.5140232782428309e-7, -8.0523511405001895e-8,
+        2.3513807280655681e-8, -4.6454882710896072e-9, 6.1855158679677766e-10, -5.0408190374120361e-11,
+        1.9082316750190211e-12, -1.0654346203024011e-15);
+#endif
+    vreal large = v_sub(v_set1(1), v_exp2_flush(q));
+    return v_copysign(v_select(v_lt(a, v_set1(1)), small, large), x);
+}
+
+RV_INLINE vreal v_asinh(vreal x)
+{
+    vreal a = v_abs(x), z = v_mul(x, x);
+    /* asinh x = x (1 + z P(z)), |x| < 0.5225: degree 4, 2.0e-9 (float), degree 11, 1.8e-18 (double) */
+#if RV_REAL_BITS == 32
+    vreal p = RV_POLY5(z, -0.166666329f, 0.074981831f, -0.0443220586f, 0.0278470349f, -0.0126726059f);
+#else
+    vreal p = RV_POLY12(z, -0.16666666666666524, 0.074999999999638495, -0.044642857110838735, 0.030381943019601509,
+        -0.022372121824433794, 0.017352141102981427, -0.01395784431161764, 0.011497598040155266, -0.0094689419182498718,
+        0.0072909707929414858, -0.0044795589372026495, 0.0015386070532052314);
+#endif
+    vreal small = v_fma(a, v_mul(z, p), a);
+    /* log(1 + u), u = a + a^2 / (1 + sqrt(1 + a^2)), c what 1 + u lost; log(2a) where 1 is lost in a^2 */
+    vreal u = v_add(a, v_div(z, v_add(v_set1(1), v_sqrt(v_add(z, v_set1(1))))));
+    vreal y = v_add(u, v_set1(1)), c = v_div(v_sub(u, v_sub(y, v_set1(1))), y);
+    vmask huge = v_lt(v_set1(RV_REAL_BITS == 32 ? 0x1p12f : 0x1p28f), a);
+    vreal large = v_log_parts(v_select(huge, a, y), v_keep(huge, v_set1(1)), v_select(huge, v_zero(), c));
+    large = v_select(v_lt(a, v_set1((real)INFINITY)), large, a);
+    return v_copysign(v_select(v_lt(a, v_set1((real)0.5225)), small, large), x);
+}

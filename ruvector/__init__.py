@@ -1,0 +1,97 @@
+"""Exact attention on the CPU for NumPy arrays.
+
+Axes, in every docstring of the package:
+
+=====  =======================================================
+L      queries (target length)
+S      keys and values (source length)
+d      width of queries and keys, `head_dim` where heads are split
+dv     width of values and outputs
+H, G   query heads; key and value heads
+=====  =======================================================
+
+Arrays are ``(..., length, width)``; leading axes broadcast. Masks are boolean (True = attend) or floating (added to the
+logits) and broadcast to ``(..., L, S)``.
+"""
+
+try:
+    from ruvector import _ruvector_core as _core
+except ModuleNotFoundError as error:
+    if error.name != "ruvector._ruvector_core":
+        raise
+    raise ImportError(
+        "ruvector is not built here: this is its source tree; run `pip install .` and import it from another folder"
+    ) from None
+
+from ruvector._primitives import batched_dot_products, dot, log_softmax, softmax
+from ruvector._registry import (
+    AttentionRecord,
+    AttentionType,
+    Parameter,
+    UnknownAttentionType,
+    attention_types,
+    get_attention,
+    register,
+)
+from ruvector.functional import (
+    AttentionState,
+    alibi_attention,
+    attention,
+    attention_score,
+    attention_scores,
+    causal_attention,
+    cross_attention,
+    flash_attention,
+    grouped_query_attention,
+    local_attention,
+    merge_states,
+    multi_head_attention,
+    partial_attention,
+    scaled_dot_attention,
+    scaled_dot_product_attention,
+    self_attention,
+    sliding_window_attention,
+    varlen_attention,
+)
+from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_runtime, use_isa
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttentionRecord",
+    "AttentionState",
+    "AttentionType",
+    "Parameter",
+    "UnknownAttentionType",
+    "__version__",
+    "alibi_attention",
+    "attention",
+    "attention_score",
+    "attention_scores",
+    "attention_types",
+    "batched_dot_products",
+    "causal_attention",
+    "cross_attention",
+    "dot",
+    "flash_attention",
+    "get_attention",
+    "get_num_threads",
+    "grouped_query_attention",
+    "isa",
+    "isas",
+    "local_attention",
+    "log_softmax",
+    "merge_states",
+    "multi_head_attention",
+    "partial_attention",
+    "register",
+    "scaled_dot_attention",
+    "scaled_dot_product_attention",
+    "self_attention",
+    "set_num_threads",
+    "show_runtime",
+    "sliding_window_attention",
+    "softmax",
+    "use_isa",
+    "varlen_attention",
+]

@@ -1,0 +1,332 @@
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple, Protocol, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__version__: str
+__all__: list[str]
+
+_Rng = np.random.Generator | int | None
+_Array = NDArray[Any]
+_Window = tuple[int | None, int | None] | None
+
+class AttentionState(NamedTuple):
+    output: _Array
+    lse: NDArray[np.float64]
+
+class Parameter:
+    name: str
+    type: str
+    default: Any
+    low: float | None
+    high: float | None
+    description: str
+    def __init__(self, name: str, type: str, default: Any, low: float | None, high: float | None, description: str) -> None: ...
+    def check(self, value: Any) -> Any: ...
+    def range_text(self) -> str: ...
+
+class AttentionRecord:
+    name: str
+    aliases: tuple[str, ...]
+    complexity: str
+    best_for: str
+    family: str
+    parameters: tuple[Parameter, ...]
+    reference: str
+    def __init__(
+        self,
+        name: str,
+        aliases: tuple[str, ...],
+        complexity: str,
+        best_for: str,
+        family: str,
+        parameters: tuple[Parameter, ...],
+        reference: str,
+    ) -> None: ...
+
+class UnknownAttentionType(ValueError, LookupError): ...
+
+class _AttentionTypeMeta(type):
+    # one constructor for each type: AttentionType.FlashV2(block_size=64)
+    def __getattr__(cls, name: str) -> Callable[..., AttentionType]: ...
+
+class AttentionType(metaclass=_AttentionTypeMeta):
+    name: str
+    params: dict[str, Any]
+    def __init__(self, name: str, **params: Any) -> None: ...
+
+class _Attention(Protocol):
+    name: str
+    params: dict[str, Any]
+    def __call__(
+        self,
+        query: ArrayLike,
+        key: ArrayLike,
+        value: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        training: bool = False,
+        rng: _Rng = None,
+        out: _Array | None = None,
+    ) -> _Array: ...
+
+def isa() -> str: ...
+def isas() -> tuple[str, ...]: ...
+def use_isa(name: str) -> AbstractContextManager[Any]: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def show_runtime() -> None: ...
+def dot(a: ArrayLike, b: ArrayLike) -> Any: ...
+def batched_dot_products(query: ArrayLike, keys: ArrayLike) -> _Array: ...
+def softmax(x: ArrayLike, axis: int = -1, *, out: _Array | None = None) -> _Array: ...
+def log_softmax(x: ArrayLike, axis: int = -1, *, out: _Array | None = None) -> _Array: ...
+@overload
+def scaled_dot_product_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    attn_mask: ArrayLike | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    softcap: float = 0.0,
+    window: _Window = None,
+    alibi_slopes: ArrayLike | None = None,
+    return_lse: Literal[False] = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+@overload
+def scaled_dot_product_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    attn_mask: ArrayLike | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    softcap: float = 0.0,
+    window: _Window = None,
+    alibi_slopes: ArrayLike | None = None,
+    return_lse: Literal[True],
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> tuple[_Array, NDArray[np.float64]]: ...
+def varlen_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    cu_seqlens_q: ArrayLike,
+    cu_seqlens_k: ArrayLike,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    window: _Window = None,
+    alibi_slopes: ArrayLike | None = None,
+    return_lse: bool = False,
+    out: _Array | None = None,
+) -> Any: ...
+def partial_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    attn_mask: ArrayLike | None = None,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    softcap: float = 0.0,
+    window: _Window = None,
+    alibi_slopes: ArrayLike | None = None,
+    key_offset: int = 0,
+) -> AttentionState: ...
+def merge_states(states: Iterable[AttentionState | tuple[ArrayLike, ArrayLike]]) -> AttentionState: ...
+def attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    attention_type: str | AttentionType = "scaled_dot",
+    *,
+    mask: ArrayLike | None = None,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+    **params: Any,
+) -> _Array: ...
+def get_attention(name: str | AttentionType, **params: Any) -> _Attention: ...
+def attention_types() -> tuple[AttentionRecord, ...]: ...
+def register(
+    name: str,
+    fn: Callable[..., Any],
+    *,
+    aliases: Sequence[str] = (),
+    complexity: str = "",
+    best_for: str = "",
+    family: str = "custom",
+    parameters: Sequence[Parameter] = (),
+    reference: str = "",
+) -> None: ...
+def attention_score(query: ArrayLike, key: ArrayLike, attention_type: str | AttentionType = "scaled_dot", **params: Any) -> Any: ...
+def attention_scores(
+    query: ArrayLike,
+    keys: ArrayLike,
+    attention_type: str | AttentionType = "scaled_dot",
+    *,
+    mask: ArrayLike | None = None,
+    **params: Any,
+) -> _Array: ...
+def multi_head_attention(
+    query: ArrayLike,
+    keys: ArrayLike,
+    values: ArrayLike,
+    num_heads: int,
+    *,
+    w_q: ArrayLike | None = None,
+    w_k: ArrayLike | None = None,
+    w_v: ArrayLike | None = None,
+    w_o: ArrayLike | None = None,
+    b_q: ArrayLike | None = None,
+    b_k: ArrayLike | None = None,
+    b_v: ArrayLike | None = None,
+    b_o: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def flash_attention(
+    query: ArrayLike,
+    keys: ArrayLike,
+    values: ArrayLike,
+    block_size: int = 64,
+    *,
+    block_size_q: int | None = None,
+    block_size_kv: int | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    softcap: float = 0.0,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    return_lse: bool = False,
+    out: _Array | None = None,
+) -> Any: ...
+def scaled_dot_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    softcap: float = 0.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def cross_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def self_attention(
+    x: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def causal_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def grouped_query_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    num_kv_heads: int = 2,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def alibi_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    *,
+    slopes: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def sliding_window_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    window_size: int = 256,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def local_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    window_size: int = 256,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...

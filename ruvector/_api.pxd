@@ -1,0 +1,117 @@
+# ruvector.h as Cython sees it. The family modules call through the rv_api capsule, so that csrc is linked once.
+from libc.stdint cimport int64_t, uint64_t
+
+
+cdef extern from "ruvector.h" nogil:
+    ctypedef enum rv_status:
+        RV_OK
+        RV_ERR_SHAPE
+        RV_ERR_PARAM
+        RV_ERR_NOMEM
+        RV_ERR_UNKNOWN
+        RV_ERR_INTERRUPTED
+
+    ctypedef enum rv_dtype:
+        RV_F32
+        RV_F64
+        RV_F16
+        RV_BF16
+
+    ctypedef enum rv_map:
+        RV_MAP_EXP
+        RV_MAP_EXP2
+        RV_MAP_LOG
+        RV_MAP_TANH
+        RV_MAP_ERF
+        RV_MAP_ASINH
+
+    ctypedef enum rv_mask_kind:
+        RV_MASK_NONE
+        RV_MASK_BOOL
+        RV_MASK_FLOAT
+
+    enum:
+        RV_MAX_BATCH_AXES
+        RV_MAX_HEADS
+
+    int64_t RV_UNBOUNDED
+
+    ctypedef int (*rv_interrupt)(void *) noexcept nogil
+
+    ctypedef struct rv_dots_args:
+        rv_dtype dtype
+        const void *query
+        const void *keys
+        void *scores
+        int64_t count, dim
+        int64_t key_stride
+        int threads
+        rv_interrupt interrupted
+        void *context
+
+    ctypedef struct rv_softmax_args:
+        rv_dtype dtype
+        const void *x
+        void *y
+        int64_t rows, n
+        int64_t x_stride, y_stride
+        int log
+        int threads
+        rv_interrupt interrupted
+        void *context
+
+    ctypedef struct rv_array:
+        void *data
+        int64_t *batch_stride
+        int64_t head_stride
+        int64_t row_stride
+
+    ctypedef struct rv_attn_args:
+        rv_dtype dtype
+        int batch_axes
+        int64_t *batch_shape
+        int64_t heads, key_heads, value_heads
+        int64_t q_len, kv_len, dim, v_dim
+        rv_array query, key, value, out
+        double *lse
+        int weights
+        double scale
+        double softcap
+        int64_t offset, left, right
+        rv_mask_kind mask_kind
+        rv_array mask
+        int64_t mask_col_stride
+        const double *slopes
+        int64_t *slopes_batch_stride
+        int64_t slopes_head_stride
+        int64_t block_q, block_kv
+        double dropout
+        uint64_t dropout_seed
+        int64_t sequences
+        const int64_t *query_starts
+        const int64_t *key_starts
+        int threads
+        rv_interrupt interrupted
+        void *context
+
+    ctypedef struct rv_param:
+        const char *name
+        const char *type
+        double value
+        double low, high
+        const char *description
+
+    ctypedef struct rv_type:
+        const char *name
+        int param_count
+        const rv_param *params
+
+    ctypedef struct rv_api:
+        rv_status (*map_run)(rv_map, rv_dtype, const void *, void *, int64_t) noexcept nogil
+        rv_status (*dots_run)(const rv_dots_args *) noexcept nogil
+        rv_status (*softmax_run)(const rv_softmax_args *) noexcept nogil
+        rv_status (*attn_run)(const rv_attn_args *) noexcept nogil
+        rv_status (*merge_run)(rv_dtype, const void **, const double **, int64_t, int64_t, int64_t, void *, double *) noexcept nogil
+        const rv_type *(*type_at)(int) noexcept nogil
+        int (*type_find)(const char *) noexcept nogil
+        rv_status (*type_lower)(int, const double *, double *, rv_attn_args *) noexcept nogil

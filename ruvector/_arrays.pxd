@@ -1,0 +1,79 @@
+# Inline helpers of the family modules: which arrays kernels can read where they lie, and status codes as exceptions.
+cimport numpy as cnp
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int64_t
+
+from ruvector._api cimport (
+    RV_BF16, RV_ERR_INTERRUPTED, RV_ERR_NOMEM, RV_ERR_SHAPE, RV_F16, RV_F32, RV_F64, RV_OK, rv_status,
+)
+
+
+cdef extern from *:
+    """
+    #define RV_NDIM(a) PyArray_NDIM((PyArrayObject *)(a))
+    #define RV_DIM(a, i) PyArray_DIM((PyArrayObject *)(a), i)
+    #define RV_STRIDE(a, i) PyArray_STRIDE((PyArrayObject *)(a), i)
+    #define RV_TYPENUM(a) PyArray_TYPE((PyArrayObject *)(a))
+    #define RV_DATA(a) PyArray_DATA((PyArrayObject *)(a))
+    #define RV_BEHAVED(a) PyArray_ISBEHAVED_RO((PyArrayObject *)(a))
+    """
+    int RV_NDIM(object)
+    Py_ssize_t RV_DIM(object, int)
+    Py_ssize_t RV_STRIDE(object, int)
+    int RV_TYPENUM(object)
+    void *RV_DATA(object)
+    bint RV_BEHAVED(object)
+
+
+cdef inline Py_ssize_t item_size(int code) noexcept nogil:
+    return 8 if code == RV_F64 else 4 if code == RV_F32 else 2
+
+
+# The storage code of an ndarray whose rows kernels can read in place, -1 for everything else. bfloat16 has no type number
+# before ml_dtypes registers one, so it is known here only by the number that _coerce has seen (`bf16`).
+cdef inline int plain_code(object x, int bf16) noexcept:
+    cdef int num, code, i, nd
+    cdef Py_ssize_t item
+    if not cnp.PyArray_CheckExact(x):
+        return -1
+    num = RV_TYPENUM(x)
+    if num == cnp.NPY_FLOAT32:
+        code = RV_F32
+    elif num == cnp.NPY_FLOAT64:
+        code = RV_F64
+    elif num == cnp.NPY_FLOAT16:
+        code = RV_F16
+    elif num == bf16:
+        code = RV_BF16
+    else:
+        return -1
+    if not RV_BEHAVED(x):
+        return -1
+    nd = RV_NDIM(x)
+    if nd == 0:
+        return code
+    item = item_size(code)
+    if RV_STRIDE(x, nd - 1) != item and RV_DIM(x, nd - 1) > 1:
+        return -1
+    for i in range(nd - 1):
+        if RV_STRIDE(x, i) % item != 0:
+            return -1
+    return code
+
+
+cdef inline int poll_signals(void *context) noexcept with gil:
+    return PyErr_CheckSignals()
+
+
+# Status codes as exceptions. Python has checked names and numbers before: what reaches this are sizes too large together.
+cdef inline int raise_for(rv_status status) except -1:
+    if status == RV_OK:
+        return 0
+    if status == RV_ERR_INTERRUPTED:
+        PyErr_CheckSignals()
+        raise KeyboardInterrupt
+    if status == RV_ERR_NOMEM:
+        raise MemoryError("not enough memory for the working space of this call")
+    if status == RV_ERR_SHAPE:
+        raise ValueError("the shapes of the arguments do not fit each other, or their product overflows")
+    raise ValueError("a parameter is out of its range")

@@ -1,0 +1,301 @@
+"""From whatever users pass to what kernels read, and every error text about arrays.
+
+Arrays that kernels can read where they lie never come here: this is the slow path of the
+compiled modules, where a copy or an exception is made.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+
+_PLAIN = {np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)}
+_bfloat16 = None
+
+
+def is_bfloat16(dtype):
+    """Whether this is ml_dtypes' bfloat16; the first one seen teaches the compiled modules its number."""
+    global _bfloat16
+    if _bfloat16 is None and dtype.type.__name__ == "bfloat16" and dtype.itemsize == 2:
+        from ruvector import _attention, _primitives
+
+        _attention._learn_bfloat16(dtype.num)
+        _primitives._learn_bfloat16(dtype.num)
+        _bfloat16 = dtype
+    return dtype == _bfloat16 if _bfloat16 is not None else False
+
+
+def array(x, name):
+    """`x` as an ndarray of a real dtype: no copy for anything that shares its memory."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; pass its data and, as a mask, ~np.ma.getmaskarray({name})")
+    if not isinstance(x, np.ndarray):
+        x = _foreign(x, name)
+    x = np.asarray(x)
+    dtype = x.dtype
+    if dtype.newbyteorder("=") in _PLAIN or is_bfloat16(dtype):
+        return x
+    if dtype.kind in "biu":
+        return x.astype(np.float64)
+    if dtype.kind == "f":
+        raise TypeError(f"{name} has dtype {dtype}; expected float16, bfloat16, float32, float64, an integer or a boolean dtype")
+    raise TypeError(f"{name} has dtype {dtype}, which is not real; expected a floating, integer or boolean dtype")
+
+
+def _foreign(x, name):
+    """An array of a sequence, a DLPack or `__array__` producer."""
+    if getattr(x, "requires_grad", False):
+        raise TypeError(f"{name} requires grad, and ruvector does not record gradients; pass {name}.detach()")
+    if hasattr(x, "__array__") or isinstance(x, (list, tuple, int, float, bool)):
+        try:
+            return np.asarray(x)
+        except TypeError as error:
+            bfloat16 = _torch_bfloat16(x)
+            if bfloat16 is not None:
+                return bfloat16
+            raise TypeError(f"{name} of type {type(x).__name__} cannot become an array: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{name} cannot become an array: {error}") from None
+    if hasattr(x, "__dlpack__"):
+        try:
+            return np.from_dlpack(x)
+        except (TypeError, ValueError, BufferError, RuntimeError) as error:
+            raise TypeError(f"{name} of type {type(x).__name__} cannot be read through DLPack: {error}") from None
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot become an array: {error}") from None
+
+
+def _torch_bfloat16(x):
+    """A torch bfloat16 tensor through its bits, which NumPy cannot name itself."""
+    if str(getattr(x, "dtype", "")) != "torch.bfloat16":
+        return None
+    import ml_dtypes
+
+    import torch
+
+    return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+
+
+def _promote(arrays, names):
+    """One dtype for all, by NumPy's promotion; bfloat16 with float16 is float32, which holds both."""
+    dtypes = {x.dtype.newbyteorder("=") for x in arrays}
+    if len(dtypes) == 1:
+        return dtypes.pop()
+    half = {np.dtype(np.float16)} | ({_bfloat16} if _bfloat16 is not None else set())
+    if dtypes <= half:
+        return np.dtype(np.float32)
+    if dtypes <= half | {np.dtype(np.float32)}:
+        return np.dtype(np.float32)
+    return np.dtype(np.float64)
+
+
+def plain(x, dtype):
+    """`x` with native byte order, aligned, and rows that kernels can read; a copy only where one is needed."""
+    if x.dtype != dtype or not x.dtype.isnative:
+        return np.ascontiguousarray(x, dtype) if x.ndim else np.array(x, dtype)
+    item = x.itemsize
+    flags = x.flags
+    rows = all(s % item == 0 for s in x.strides[:-1])
+    last = x.ndim == 0 or x.strides[-1] == item or x.shape[-1] <= 1
+    if flags.aligned and rows and last:
+        return x
+    return np.array(x, order="C")
+
+
+def inputs(query, key, value):
+    """Query, key and value in one dtype."""
+    query, key, value = array(query, "query"), array(key, "key"), array(value, "value")
+    dtype = _promote((query, key, value), ("query", "key", "value"))
+    return plain(query, dtype), plain(key, dtype), plain(value, dtype)
+
+
+def pair(a, b, a_name="a", b_name="b"):
+    a, b = array(a, a_name), array(b, b_name)
+    dtype = _promote((a, b), (a_name, b_name))
+    return plain(a, dtype), plain(b, dtype)
+
+
+def contiguous(x):
+    """C-contiguous float32 or float64."""
+    x = array(x, "x")
+    dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.float32 if x.dtype.itemsize == 2 else np.float64
+    return np.array(x, dtype, order="C")
+
+
+def empty(shape, dtype):
+    return np.empty(shape, dtype)
+
+
+def _broadcast(shapes, what):
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(f"leading axes do not broadcast: {what}") from None
+
+
+def dot_operands(a, b):
+    """dot's operands as rows of one key each, and the shape of the result."""
+    if a.ndim == 0 or b.ndim == 0:
+        raise ValueError(f"a and b must have at least one axis, got shapes {a.shape} and {b.shape}")
+    if a.shape[-1] != b.shape[-1]:
+        raise ValueError(f"the last axes of a and b must match: {a.shape[-1]} vs {b.shape[-1]}")
+    lead = _broadcast((a.shape[:-1], b.shape[:-1]), f"a {a.shape}, b {b.shape}")
+    _few_axes(len(lead) + 1, a, b)
+    width = a.shape[-1]
+    return np.broadcast_to(a, (*lead, width)), np.broadcast_to(b, (*lead, width))[..., None, :], lead
+
+
+def dots_operands(query, keys):
+    if query.ndim < 1 or keys.ndim < 2:
+        raise ValueError(f"expected query (..., d) and keys (..., n, d), got shapes {query.shape} and {keys.shape}")
+    if query.shape[-1] != keys.shape[-1]:
+        raise ValueError(f"Query and key dimensions must match: {query.shape[-1]} vs {keys.shape[-1]}")
+    lead = _broadcast((query.shape[:-1], keys.shape[:-2]), f"query {query.shape}, keys {keys.shape}")
+    _few_axes(len(lead) + 2, query, keys)
+    count, width = keys.shape[-2:]
+    return np.broadcast_to(query, (*lead, width)), np.broadcast_to(keys, (*lead, count, width)), (*lead, count)
+
+
+def _few_axes(axes, *arrays):
+    if axes > 32:
+        raise ValueError(f"at most 32 axes are supported, got shapes {', '.join(str(x.shape) for x in arrays)}")
+
+
+def along_axis(rows, x, axis, out):
+    """`rows(array, out)`, which works on the last axis of C-contiguous arrays, along any axis of anything."""
+    x = array(x, "x")
+    if x.ndim == 0:
+        raise ValueError(f"x must have at least one axis, got shape {x.shape}")
+    try:
+        axis = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis must be an integer, got {axis!r}") from None
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis {axis} is out of range for x with shape {x.shape}")
+    dtype = x.dtype.newbyteorder("=")
+    if out is not None:
+        _check_output(out, x.shape, dtype)
+    moved = np.moveaxis(x, axis, -1)
+    source = np.ascontiguousarray(moved, dtype)
+    if not source.flags.aligned:
+        source = source.copy()
+    if out is not None and axis in (-1, x.ndim - 1) and out.flags.c_contiguous and out.flags.aligned:
+        if not np.may_share_memory(out, source) or (out.ctypes.data == source.ctypes.data):
+            rows(source, out)
+            return out
+    # a fresh copy of the source may hold the result
+    result = np.moveaxis(rows(source, source if source is not moved and not np.may_share_memory(source, x) else None), -1, axis)
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
+def _check_output(out, shape, dtype):
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be an ndarray, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"out has dtype {out.dtype}; the result's is {dtype}")
+    if out.shape != tuple(shape):
+        raise ValueError(f"out has shape {out.shape}; the result's is {tuple(shape)}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only")
+
+
+def output(out, shape, dtype, sources):
+    """`out` when kernels can write into it, else room of its shape: the caller copies. Overlap is NumPy's: as if copied."""
+    _check_output(out, shape, dtype)
+    if any(isinstance(x, np.ndarray) and np.may_share_memory(out, x) for x in sources) or plain(out, dtype) is not out:
+        return np.empty(shape, dtype)
+    # a broadcast view would be written twice; its elements are not room for a result
+    if any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+        raise ValueError(f"out has overlapping elements (strides {out.strides})")
+    return out
+
+
+def mask(x, double, single):
+    """A boolean mask, or a float one in the type of the arithmetic; with one query (1-D), a row axis is put in."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError("attn_mask is a masked array; pass a boolean or floating array")
+    if not isinstance(x, np.ndarray):
+        x = np.asarray(_foreign(x, "attn_mask"))
+    if x.dtype.kind != "b":
+        if x.dtype.newbyteorder("=") not in _PLAIN and not is_bfloat16(x.dtype):
+            raise TypeError(f"attn_mask has dtype {x.dtype}; expected bool (True = attend) or a floating dtype (added)")
+        dtype = np.dtype(np.float64 if double else np.float32)
+        item = dtype.itemsize
+        if x.dtype != dtype or not x.flags.aligned or any(s % item for s in x.strides):
+            with np.errstate(over="ignore"):
+                x = np.array(x, dtype, order="C")
+    if single and x.ndim:
+        x = x[..., None, :]
+    return x
+
+
+def dropout_seed(rng):
+    if rng is None:
+        raise ValueError("dropout needs an explicit rng (a numpy.random.Generator or a seed), got None")
+    return int(generator(rng).integers(2**63))
+
+
+def generator(rng):
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"rng must be a numpy.random.Generator or a seed for one, got {rng!r}: {error}") from None
+
+
+def refuse_axes(query, key, value):
+    shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
+    if query.ndim < 1 or key.ndim < 2 or value.ndim < 2:
+        raise ValueError(f"expected query (..., L, d) or (d,), key (..., S, d) and value (..., S, dv), got {shapes}")
+    raise ValueError(f"at most 8 leading axes besides heads are supported, got {shapes}")
+
+
+def refuse_shapes(query, key, value, heads, enable_gqa):
+    """The first reason why these shapes do not fit each other."""
+    shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
+    if query.shape[-1] < 1:
+        raise ValueError(f"head_dim must be at least 1, got {shapes}")
+    if query.shape[-1] != key.shape[-1]:
+        raise ValueError(f"Query and key dimensions must match: {query.shape[-1]} vs {key.shape[-1]}")
+    if key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"Keys and values must have same length: {key.shape[-2]} vs {value.shape[-2]}")
+    if enable_gqa:
+        counts = [x.shape[-3] if x.ndim > 2 else 1 for x in (query, key, value)]
+        if 0 in counts[1:] or counts[0] % counts[1] or counts[0] % counts[2]:
+            raise ValueError(f"the {counts[0]} query heads must be a multiple of the key ({counts[1]}) and value ({counts[2]}) heads")
+    elif heads:
+        counts = {x.shape[-3] for x in (query, key, value) if x.ndim > 2} - {1}
+        if len(counts) > 1:
+            raise ValueError(f"the numbers of heads differ ({shapes}); enable_gqa=True shares key and value heads")
+    raise ValueError(f"leading axes do not broadcast: {shapes}")
+
+
+def refuse_heads(index, params, q_width, k_width, v_width):
+    """Why a type's heads do not divide these widths."""
+    from ruvector import _registry
+
+    record = _registry.records()[index]
+    options = dict(zip((p.name for p in record.parameters), params, strict=True))
+    num_heads = int(options.get("num_heads", 1))
+    num_kv_heads = int(options.get("num_kv_heads", num_heads))
+    if num_heads % num_kv_heads:
+        raise ValueError(f"num_heads {num_heads} must be divisible by num_kv_heads {num_kv_heads}")
+    if q_width % num_heads:
+        raise ValueError(f"Query dimension {q_width} must be divisible by num_heads {num_heads}")
+    if v_width % num_kv_heads:
+        raise ValueError(f"Value dimension {v_width} must be divisible by {'num_kv_heads' if num_kv_heads != num_heads else 'num_heads'} {num_kv_heads}")
+
+
+def refuse_mask(x, batch, heads, q_len, kv_len):
+    want = (*batch, *(() if heads is None else (heads,)), q_len, kv_len)
+    raise ValueError(f"attn_mask shape {x.shape} does not broadcast to {want}")
+
+
+def refuse_slopes(x, batch, heads):
+    want = f"({heads},)" + (f" or {(*batch, heads)}" if batch else "")
+    raise ValueError(f"alibi_slopes shape {x.shape} does not fit {want}")

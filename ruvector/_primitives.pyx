@@ -1,0 +1,339 @@
+# cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False, cdivision=True
+"""Dot products, softmax and the elementwise kernels: arrays to pointers and back."""
+cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_Import
+from libc.stdint cimport int64_t
+from libc.string cimport memset
+
+from ruvector._api cimport *
+from ruvector._arrays cimport RV_DATA, RV_DIM, RV_NDIM, RV_STRIDE, RV_TYPENUM, item_size, plain_code, poll_signals, raise_for
+
+import numpy as np
+
+from ruvector import _coerce
+
+cnp.import_array()
+
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_Scalar(void *, object, object)
+    object PyArray_DescrFromType(int)
+
+cdef const rv_api *api = <const rv_api *>PyCapsule_Import("ruvector._ruvector_core.rv_api", 0)
+cdef object FLOAT32 = np.dtype("float32")
+cdef object FLOAT64 = np.dtype("float64")
+cdef int bf16 = -1
+
+
+def _learn_bfloat16(int number):
+    global bf16
+    bf16 = number
+
+
+def dot(a, b):
+    """Dot product over the last axis.
+
+    Parameters
+    ----------
+    a, b : array_like, shapes (..., n)
+        Real arrays; leading axes broadcast.
+
+    Returns
+    -------
+    NumPy scalar, or ndarray of shape (...)
+        In the inputs' dtype (NumPy's promotion; integers and booleans become float64).
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not real.
+    ValueError
+        If the last axes differ or the leading ones do not broadcast.
+
+    Notes
+    -----
+    O(n). float16 and bfloat16 are summed in float32. The error is at most
+    ``(ceil(n / 16) + 5) * u * sum(abs(a * b))``, u the unit roundoff of the arithmetic.
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> float(ruvector.dot([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]))
+    32.0
+    """
+    cdef rv_dots_args args
+    cdef double result64
+    cdef float result32
+    cdef int code = plain_code(a, bf16)
+    if code < 0 or plain_code(b, bf16) != code:
+        a, b = _coerce.pair(a, b)
+        code = plain_code(a, bf16)
+    if RV_NDIM(a) != 1 or RV_NDIM(b) != 1 or RV_DIM(a, 0) != RV_DIM(b, 0) or code == RV_F16 or code == RV_BF16:
+        a, b, shape = _coerce.dot_operands(a, b)
+        return _rows(a, b, shape, code)
+    args.dtype = <rv_dtype>code
+    args.query = RV_DATA(a)
+    args.keys = RV_DATA(b)
+    args.count = 1
+    args.dim = RV_DIM(a, 0)
+    args.key_stride = 0
+    args.threads = 1
+    args.interrupted = NULL
+    if code == RV_F32:
+        args.scores = &result32
+        raise_for(api.dots_run(&args))
+        return PyArray_Scalar(&result32, FLOAT32, None)
+    args.scores = &result64
+    raise_for(api.dots_run(&args))
+    return PyArray_Scalar(&result64, FLOAT64, None)
+
+
+def batched_dot_products(query, keys):
+    """Dot products of a query with each row of keys.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., d)
+    keys : array_like, shape (..., n, d)
+        Leading axes broadcast against the query's.
+
+    Returns
+    -------
+    ndarray, shape (..., n)
+        In the inputs' dtype (NumPy's promotion; integers and booleans become float64).
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not real.
+    ValueError
+        If the widths differ, keys have fewer than two axes, or the leading axes do not broadcast.
+
+    Notes
+    -----
+    O(n d), limited by the bandwidth at which keys can be read. Error as for `dot`.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> ruvector.batched_dot_products([1.0, 2.0], [[3.0, 4.0], [5.0, 6.0]])
+    array([11., 17.])
+    """
+    cdef int code = plain_code(query, bf16)
+    if code < 0 or plain_code(keys, bf16) != code:
+        query, keys = _coerce.pair(query, keys, "query", "keys")
+        code = plain_code(query, bf16)
+    if RV_NDIM(query) == 1 and RV_NDIM(keys) == 2 and RV_DIM(query, 0) == RV_DIM(keys, 1):
+        return _rows(query, keys, (RV_DIM(keys, 0),), code)
+    query, keys, shape = _coerce.dots_operands(query, keys)
+    return _rows(query, keys, shape, code)
+
+
+cdef object _rows(object query, object keys, tuple shape, int code):
+    """query (lead..., d) against keys (lead..., n, d), both broadcast to the same lead; the result has `shape`."""
+    cdef rv_dots_args args
+    cdef rv_status status = RV_OK
+    cdef object out = _coerce.empty(shape, query.dtype)
+    cdef int lead = RV_NDIM(query) - 1, i
+    cdef int64_t total = 1, at, rest, count = RV_DIM(keys, lead), item = item_size(code)
+    cdef const char *q = <const char *>RV_DATA(query)
+    cdef const char *k = <const char *>RV_DATA(keys)
+    cdef char *o = <char *>RV_DATA(out)
+    cdef int64_t sizes[32]
+    cdef int64_t q_strides[32]
+    cdef int64_t k_strides[32]
+    for i in range(lead):
+        sizes[i] = RV_DIM(query, i)
+        q_strides[i] = RV_STRIDE(query, i)
+        k_strides[i] = RV_STRIDE(keys, i)
+        total *= sizes[i]
+    memset(&args, 0, sizeof(args))
+    args.dtype = <rv_dtype>code
+    args.count = count
+    args.dim = RV_DIM(query, lead)
+    args.key_stride = RV_STRIDE(keys, lead) if count != 1 else 0
+    args.interrupted = poll_signals
+    with nogil:
+        for at in range(total):
+            args.query = q
+            args.keys = k
+            args.scores = o + at * count * item
+            rest = at
+            for i in range(lead - 1, -1, -1):
+                args.query = <const char *>args.query + rest % sizes[i] * q_strides[i]
+                args.keys = <const char *>args.keys + rest % sizes[i] * k_strides[i]
+                rest //= sizes[i]
+            status = api.dots_run(&args)
+            if status != RV_OK:
+                break
+    raise_for(status)
+    return out if RV_NDIM(out) else out[()]
+
+
+cdef object _softmax(object x, object axis, object out, bint log):
+    cdef rv_softmax_args args
+    cdef int code = plain_code(x, bf16), nd
+    cdef rv_status status
+    cdef object result, plan
+    if code < 0 or axis != -1 or out is not None or RV_NDIM(x) < 1 or not cnp.PyArray_IS_C_CONTIGUOUS(x):
+        return _coerce.along_axis(_log_rows if log else _softmax_rows, x, axis, out)
+    return _log_rows(x, None) if log else _softmax_rows(x, None)
+
+
+cdef object _run_rows(object x, object out, bint log):
+    """Softmax over the last axis of a C-contiguous array, into out (C-contiguous, same shape and dtype; may be x)."""
+    cdef rv_softmax_args args
+    cdef int code = plain_code(x, bf16), nd = RV_NDIM(x), i
+    cdef rv_status status
+    if out is None:
+        if code == RV_F32 or code == RV_F64:
+            out = cnp.PyArray_EMPTY(nd, cnp.PyArray_DIMS(x), cnp.NPY_FLOAT32 if code == RV_F32 else cnp.NPY_FLOAT64, 0)
+        else:
+            out = _coerce.empty(x.shape, x.dtype)
+    args.dtype = <rv_dtype>code
+    args.x = RV_DATA(x)
+    args.y = RV_DATA(out)
+    args.n = RV_DIM(x, nd - 1)
+    args.rows = 1
+    for i in range(nd - 1):
+        args.rows *= RV_DIM(x, i)
+    args.x_stride = args.y_stride = args.n * item_size(code)
+    args.log = log
+    args.threads = 0
+    args.interrupted = poll_signals
+    args.context = NULL
+    if args.rows * args.n < 4096:
+        status = api.softmax_run(&args)
+    else:
+        with nogil:
+            status = api.softmax_run(&args)
+    raise_for(status)
+    return out
+
+
+def _softmax_rows(x, out):
+    return _run_rows(x, out, False)
+
+
+def _log_rows(x, out):
+    return _run_rows(x, out, True)
+
+
+def softmax(x, axis=-1, *, out=None):
+    """Softmax, ``exp(x - max(x)) / sum(exp(x - max(x)))`` along an axis.
+
+    Parameters
+    ----------
+    x : array_like
+        Real array with at least one axis.
+    axis : int, default -1
+    out : ndarray, optional
+        Where the result goes: the result's shape and dtype, any strides; may be `x`.
+
+    Returns
+    -------
+    ndarray, shape and dtype of `x`
+        float64 for integers and booleans.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not real, or an `out` of another dtype.
+    ValueError
+        For an axis out of range, or an `out` that is read-only or of another shape.
+
+    Notes
+    -----
+    O(size of x). Each weight is within ``4 + abs(x_i - max(x))`` units of roundoff of the exact one, and a row of any length
+    sums to 1 within 8 units. A row that is all -inf, or holds NaN or +inf, is NaN.
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> ruvector.softmax([1.0, 2.0, 3.0, 4.0]).round(3)
+    array([0.032, 0.087, 0.237, 0.644])
+    """
+    return _softmax(x, axis, out, False)
+
+
+def log_softmax(x, axis=-1, *, out=None):
+    """Logarithm of the softmax, ``x - max(x) - log(sum(exp(x - max(x))))`` along an axis.
+
+    Parameters
+    ----------
+    x : array_like
+        Real array with at least one axis.
+    axis : int, default -1
+    out : ndarray, optional
+        Where the result goes: the result's shape and dtype, any strides; may be `x`.
+
+    Returns
+    -------
+    ndarray, shape and dtype of `x`
+        float64 for integers and booleans.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not real, or an `out` of another dtype.
+    ValueError
+        For an axis out of range, or an `out` that is read-only or of another shape.
+
+    Notes
+    -----
+    O(size of x). A row that is all -inf, or holds NaN or +inf, is NaN.
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> ruvector.log_softmax([0.0, 0.0]).round(4)
+    array([-0.6931, -0.6931])
+    """
+    return _softmax(x, axis, out, True)
+
+
+cdef object _map(rv_map f, object x):
+    cdef int code = plain_code(x, bf16)
+    cdef object y
+    cdef rv_status status
+    cdef int64_t n
+    if code != RV_F32 and code != RV_F64 or not cnp.PyArray_IS_C_CONTIGUOUS(x):
+        x = _coerce.contiguous(x)
+        code = plain_code(x, bf16)
+    y = cnp.PyArray_EMPTY(RV_NDIM(x), cnp.PyArray_DIMS(x), cnp.NPY_FLOAT32 if code == RV_F32 else cnp.NPY_FLOAT64, 0)
+    n = cnp.PyArray_SIZE(x)
+    cdef const void *src = RV_DATA(x)
+    cdef void *dst = RV_DATA(y)
+    with nogil:
+        status = api.map_run(f, <rv_dtype>code, src, dst, n)
+    raise_for(status)
+    return y
+
+
+def exp(x):
+    """e^x, elementwise, through the active ISA's kernel; float32 or float64."""
+    return _map(RV_MAP_EXP, x)
+
+
+def exp2(x):
+    """2^x, elementwise, through the active ISA's kernel; float32 or float64."""
+    return _map(RV_MAP_EXP2, x)
+
+
+def log(x):
+    """Natural logarithm, elementwise, through the active ISA's kernel; float32 or float64."""
+    return _map(RV_MAP_LOG, x)
+
+
+def tanh(x):
+    """Hyperbolic tangent, elementwise, through the active ISA's kernel; float32 or float64."""
+    return _map(RV_MAP_TANH, x)
+
+
+def erf(x):
+    """Error function, elementwise, through the active ISA's kernel; float32 or float64."""
+    return _map(RV_MAP_ERF, x)
+
+
+def asinh(x):
+    """Inverse hyperbolic sine, elementwise, through the active ISA's kernel; float32 or float64."""
+    return _map(RV_MAP_ASINH, x)

@@ -1,0 +1,474 @@
+"""The only table of attention types: records read from the C catalogue, and types made in Python.
+
+A type is resolved once, by `get_attention`, into an object that is called with arrays.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ruvector import _coerce
+from ruvector._attention import CompiledType
+from ruvector._ruvector_core import catalog
+
+
+class UnknownAttentionType(ValueError, LookupError):
+    """No attention type has that name; the message lists those that exist."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One option of an attention type.
+
+    Attributes
+    ----------
+    name : str
+    type : str
+        ``"int"``, ``"float"``, ``"bool"`` or ``"array"``.
+    default : int, float, bool or None
+    low, high : float or None
+        Inclusive range; None where there is no limit.
+    description : str
+    """
+
+    name: str
+    type: str
+    default: Any
+    low: float | None
+    high: float | None
+    description: str
+
+    def check(self, value):
+        """`value` in this parameter's type, or TypeError / ValueError."""
+        if self.type == "array":
+            return None if value is None else float64_array(value, self.name)
+        value = number(value, self.name, whole=self.type == "int")
+        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            raise ValueError(f"{self.name} must be {self.range_text()}, got {value}")
+        return value
+
+    def range_text(self):
+        """The range in words: ``at least 1``, ``between 1 and 1024``."""
+        if self.high is None:
+            return "any number" if self.low is None else f"at least {self.low:g}"
+        return f"between {self.low:g} and {self.high:g}"
+
+
+@dataclass(frozen=True)
+class AttentionRecord:
+    """What is known of an attention type.
+
+    Attributes
+    ----------
+    name : str
+    aliases : tuple of str
+    complexity : str
+        Cost in the number of keys n (m, w, E ...: the second length, the window, the edges).
+    best_for : str
+    family : str
+    parameters : tuple of Parameter
+        Its own; `mask`, `causal`, `scale`, `dropout`, `training`, `rng` and `out` are common to all.
+    reference : str
+        The paper that defines it.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    complexity: str
+    best_for: str
+    family: str
+    parameters: tuple[Parameter, ...]
+    reference: str
+
+
+def number(value, name, *, whole=False):
+    """A real number as int or float; TypeError or ValueError naming it."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
+    if whole:
+        try:
+            return operator.index(value)
+        except TypeError:
+            raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return value
+
+
+def flag(value, name):
+    """A boolean, Python's or NumPy's."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def probability(value, name):
+    """A float in [0, 1)."""
+    value = number(value, name)
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")
+    return value
+
+
+def float64_array(value, name):
+    """A C-contiguous float64 copy of finite numbers with at least one axis."""
+    array = np.array(_coerce.array(value, name), np.float64, order="C")
+    if array.ndim < 1:
+        raise ValueError(f"{name} must have at least one axis, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {array.tolist()}")
+    return array
+
+
+def _read_catalog():
+    records = []
+    for row in catalog():
+        parameters = []
+        for name, kind, default, low, high, description in row["parameters"]:
+            convert = {"int": int, "float": float, "bool": bool, "array": lambda value: None}[kind]
+            parameters.append(
+                Parameter(
+                    name,
+                    kind,
+                    convert(default),
+                    None if math.isinf(low) else convert(low),
+                    None if math.isinf(high) else convert(high),
+                    description,
+                )
+            )
+        fields = {k: row[k] for k in ("name", "complexity", "best_for", "family", "reference")}
+        records.append(AttentionRecord(aliases=tuple(row["aliases"]), parameters=tuple(parameters), **fields))
+    return records
+
+
+_compiled: list[AttentionRecord] = _read_catalog()
+_python: dict[str, tuple[AttentionRecord, Callable]] = {}
+_names: dict[str, str] = {n: r.name for r in _compiled for n in (r.name, *r.aliases)}
+_index: dict[str, int] = {r.name: i for i, r in enumerate(_compiled)}
+
+
+def records() -> list[AttentionRecord]:
+    """Records of the C catalogue, in its order."""
+    return _compiled
+
+
+def attention_types() -> tuple[AttentionRecord, ...]:
+    """All attention types, the usage guide's first.
+
+    Returns
+    -------
+    tuple of AttentionRecord
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> [record.name for record in ruvector.attention_types()][:3]
+    ['scaled_dot', 'multi_head', 'flash_v2']
+    """
+    return (*_compiled, *(record for record, _ in _python.values()))
+
+
+def canonical(name) -> str:
+    """The canonical name behind a name or alias in any case."""
+    if not isinstance(name, str):
+        raise TypeError(f"attention type must be a name or an AttentionType, got {name!r}")
+    found = _names.get(name) or _names.get(name.lower())
+    if found is None:
+        known = [record.name for record in attention_types()]
+        close = difflib.get_close_matches(name.lower(), _names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UnknownAttentionType(f"Unknown attention type: {name!r}.{hint} Available: {', '.join(known)}")
+    return found
+
+
+def record_of(name) -> AttentionRecord:
+    """The record of a canonical name."""
+    return _compiled[_index[name]] if name in _index else _python[name][0]
+
+
+def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""):
+    """Adds an attention type made in Python.
+
+    Parameters
+    ----------
+    name : str
+        Lower-case identifier that no type or alias has yet.
+    fn : callable
+        ``fn(query, key, value, *, mask, causal, scale, dropout, training, rng, **parameters)`` returning the output;
+        mask, causal and dropout are its own to honour.
+    aliases : sequence of str, optional
+    complexity, best_for, family, reference : str, optional
+    parameters : sequence of Parameter, optional
+        Checked before `fn` is called.
+
+    Raises
+    ------
+    TypeError
+        If `fn` is not callable, or a name is not a string.
+    ValueError
+        If a name is taken or is not a lower-case identifier.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> def mean(query, key, value, **options):
+    ...     return np.broadcast_to(np.mean(value, -2, keepdims=True), (*query.shape[:-1], value.shape[-1]))
+    >>> ruvector.register("mean_of_values", mean, complexity="O(n)")
+    >>> ruvector.attention(np.ones((2, 3)), np.ones((4, 3)), np.arange(4.0)[:, None], "mean_of_values")
+    array([[1.5],
+           [1.5]])
+    """
+    if not callable(fn):
+        raise TypeError(f"fn must be callable, got {fn!r}")
+    if isinstance(aliases, str):
+        raise TypeError(f"aliases must be a sequence of names, got {aliases!r}")
+    names = (name, *aliases)
+    for each in names:
+        if not isinstance(each, str):
+            raise TypeError(f"name must be a string, got {each!r}")
+        if not each.isidentifier() or each != each.lower():
+            raise ValueError(f"name must be a lower-case identifier, got {each!r}")
+        if each in _names:
+            raise ValueError(f"attention type name {each!r} is taken by {_names[each]!r}")
+    for parameter in parameters:
+        if not isinstance(parameter, Parameter):
+            raise TypeError(f"parameters must be ruvector.Parameter records, got {parameter!r}")
+    record = AttentionRecord(name, tuple(aliases), complexity, best_for, family, tuple(parameters), reference)
+    _python[name] = (record, fn)
+    _names.update(dict.fromkeys(names, name))
+
+
+_COMMON = ("causal", "scale", "dropout")
+_AT_CALL = ("mask", "training", "rng", "out")
+
+
+def resolve(name, options) -> tuple[AttentionRecord, dict, dict]:
+    """A canonical record, its own parameters with defaults filled in, and the common options given."""
+    if isinstance(name, AttentionType):
+        options = {**name.params, **options}
+        name = name.name
+    record = record_of(canonical(name))
+    own = {p.name: p.default for p in record.parameters}
+    common = {}
+    for key, value in options.items():
+        if key in own:
+            own[key] = next(p for p in record.parameters if p.name == key).check(value)
+        elif key == "causal" and not (record.name == "causal"):
+            common[key] = flag(value, key)
+        elif key == "scale":
+            common[key] = None if value is None else number(value, key)
+        elif key == "dropout":
+            common[key] = probability(value, key)
+        else:
+            known = [*own, *(c for c in _COMMON if not (c == "causal" and record.name == "causal"))]
+            raise TypeError(f"attention type {record.name!r} has no option {key!r}; it has {', '.join(known)}")
+    return record, own, common
+
+
+def _hashable(value):
+    return (value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+
+
+def _remake_type(name, params):
+    return AttentionType(name, **params)
+
+
+def camel(name):
+    """``sliding_window`` as ``SlidingWindow``."""
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+class _Constructor:
+    """``AttentionType.FlashV2`` and its siblings, from the table of types."""
+
+    def __init__(self, name):
+        self.name = name
+        self.__doc__ = f"The attention type {name!r} with the given parameters."
+
+    def __call__(self, **params):
+        return AttentionType(self.name, **params)
+
+    def __repr__(self):
+        return f"<constructor of AttentionType {self.name!r}>"
+
+
+class _AttentionTypeMeta(type):
+    def __getattr__(cls, name):
+        for record in attention_types():
+            if camel(record.name) == name:
+                return _Constructor(record.name)
+        known = ", ".join(camel(record.name) for record in attention_types())
+        raise AttributeError(f"AttentionType has no member {name!r}; it has {known}")
+
+    def __dir__(cls):
+        return [*super().__dir__(), *(camel(record.name) for record in attention_types())]
+
+    def __iter__(cls) -> Iterator[_Constructor]:
+        return (_Constructor(record.name) for record in attention_types())
+
+
+class AttentionType(metaclass=_AttentionTypeMeta):
+    """An attention type together with parameters, as a value: ``AttentionType.FlashV2(block_size=64)``.
+
+    There is one constructor for each type of `attention_types()`, in CamelCase. The record is accepted wherever a type's
+    name is.
+
+    Attributes
+    ----------
+    name : str
+        Canonical name.
+    params : dict
+        The parameters that were given, checked.
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> ruvector.AttentionType.FlashV2(block_size=128)
+    AttentionType.FlashV2(block_size=128)
+    """
+
+    __slots__ = ("name", "params")
+
+    name: str
+    params: dict
+
+    def __init__(self, name, **params):
+        record, own, common = resolve(name, params)
+        checked = {**own, **common}
+        object.__setattr__(self, "name", record.name)
+        object.__setattr__(self, "params", {key: checked[key] for key in params})
+
+    def __setattr__(self, name, value):
+        raise AttributeError("an AttentionType cannot be changed")
+
+    def _key(self):
+        return (self.name, tuple(sorted((k, _hashable(v)) for k, v in self.params.items())))
+
+    def __eq__(self, other):
+        return self._key() == other._key() if isinstance(other, AttentionType) else NotImplemented
+
+    def __hash__(self):
+        return hash(self._key())
+
+    def __reduce__(self):
+        return _remake_type, (self.name, self.params)
+
+    def __repr__(self):
+        return f"AttentionType.{camel(self.name)}({', '.join(f'{k}={v!r}' for k, v in self.params.items())})"
+
+
+class _Resolved:
+    """What compiled and composed attention objects share: they are values, told apart by type and options."""
+
+    __slots__ = ()
+
+    def _key(self):
+        return (self.name, tuple((k, _hashable(v)) for k, v in self.params.items()))
+
+    def __eq__(self, other):
+        return self._key() == other._key() if isinstance(other, _Resolved) else NotImplemented
+
+    def __hash__(self):
+        return hash(self._key())
+
+    def __reduce__(self):
+        return _remake, (self.name, {k: v for k, v in self.params.items() if v is not None})
+
+    def __repr__(self):
+        options = ", ".join(f"{k}={v!r}" for k, v in self.params.items() if v is not None)
+        return f"<attention {self.name}({options})>"
+
+
+def _remake(name, params):
+    return get_attention(name, **params)
+
+
+class CompiledAttention(_Resolved, CompiledType):
+    """A resolved attention type that the C core runs; made by `get_attention`."""
+
+    __slots__ = ("name", "params")
+
+    def __init__(self, record, own, common):
+        self.name = record.name
+        self.params = {**own, **common}
+        arrays = [own[p.name] for p in record.parameters if p.type == "array"]
+        numbers = [0.0 if p.type == "array" else float(own[p.name]) for p in record.parameters]
+        self._bind(
+            _index[record.name],
+            numbers,
+            common.get("scale"),
+            common.get("causal", False),
+            common.get("dropout", 0.0),
+            next((a for a in arrays if a is not None), None),
+        )
+
+
+class ComposedAttention(_Resolved):
+    """A resolved attention type made in Python; made by `get_attention`."""
+
+    __slots__ = ("name", "params", "_fn")
+
+    def __init__(self, record, own, common, fn):
+        self.name = record.name
+        self.params = {**own, **common}
+        self._fn = fn
+
+    def __call__(self, query, key, value, *, mask=None, training=False, rng=None, out=None):
+        options = {"causal": False, "scale": None, "dropout": 0.0, **self.params}
+        query, key, value = _coerce.inputs(query, key, value)
+        if mask is not None:
+            mask = _coerce.mask(mask, query.dtype == np.float64, False)
+        result = self._fn(query, key, value, mask=mask, training=training, rng=rng, **options)
+        if out is None:
+            return result
+        _coerce.output(out, np.shape(result), np.asarray(result).dtype, ())
+        out[...] = result
+        return out
+
+
+def get_attention(name, **params):
+    """Resolves an attention type once, for many calls.
+
+    Parameters
+    ----------
+    name : str or AttentionType
+        A name or alias in any case, or a record.
+    **params
+        The type's own parameters, and `causal`, `scale`, `dropout`.
+
+    Returns
+    -------
+    callable
+        ``(query, key, value, *, mask=None, training=False, rng=None, out=None)``, with attributes `name` and `params`;
+        comparable, hashable and picklable.
+
+    Raises
+    ------
+    UnknownAttentionType
+        If no type has that name.
+    TypeError
+        For an option the type does not have, or of the wrong type.
+    ValueError
+        For a value out of its range.
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> ruvector.get_attention("sliding", window_size=128)
+    <attention sliding_window(window_size=128)>
+    """
+    record, own, common = resolve(name, params)
+    if record.name in _index:
+        return CompiledAttention(record, own, common)
+    return ComposedAttention(record, own, common, _python[record.name][1])

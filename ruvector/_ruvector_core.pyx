@@ -1,0 +1,175 @@
+# cython: language_level=3, freethreading_compatible=True
+"""The one module that links the C core: instruction sets, threads, the catalogue of types, and the table of entry points.
+
+Its functions are thin; `ruvector.runtime` checks arguments and words the errors.
+"""
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport int64_t
+
+
+cdef extern from "ruvector.h" nogil:
+    """
+    extern const rv_api rv_api_table;
+    #ifdef Py_LIMITED_API
+    #define RV_STABLE_ABI 1
+    #else
+    #define RV_STABLE_ABI 0
+    #endif
+    """
+    ctypedef enum rv_status:
+        RV_OK
+
+    ctypedef struct rv_param:
+        const char *name
+        const char *type
+        double value, low, high
+        const char *description
+
+    ctypedef struct rv_type:
+        const char *name
+        const char *aliases
+        const char *complexity
+        const char *best_for
+        const char *family
+        const char *reference
+        int param_count
+        const rv_param *params
+
+    ctypedef struct api_table "rv_api":
+        pass
+
+    const char *RV_VERSION
+    const bint RV_STABLE_ABI
+    const api_table rv_api_table
+    const char *rv_isa_at(int i)
+    const char *rv_isa_compiled_at(int i)
+    const char *rv_isa_active()
+    rv_status rv_isa_use(const char *name)
+    rv_status rv_isa_init(const char **bad)
+    const char *rv_cpu_brand()
+    int64_t rv_cpu_cache(int level)
+    int rv_threads_get()
+    rv_status rv_threads_set(int n)
+    const rv_type *rv_type_at(int i)
+
+
+cdef extern from "thread.h" nogil:
+    rv_status rv_threads_init(const char **bad)
+    int rv_cpus_online()
+    int rv_cpus_affinity()
+    int rv_cpus_cgroup(const char *root)
+
+
+cdef str text(const char *s):
+    return s.decode("utf-8")
+
+
+def isa():
+    """Name of the active instruction set."""
+    return text(rv_isa_active())
+
+
+def isas():
+    """Names of the usable instruction sets, best first."""
+    cdef int i = 0
+    names = []
+    while rv_isa_at(i) != NULL:
+        names.append(text(rv_isa_at(i)))
+        i += 1
+    return tuple(names)
+
+
+def compiled_isas():
+    """Names of the instruction sets in this build, usable here or not, best first."""
+    cdef int i = 0
+    names = []
+    while rv_isa_compiled_at(i) != NULL:
+        names.append(text(rv_isa_compiled_at(i)))
+        i += 1
+    return tuple(names)
+
+
+def isa_use(str name not None):
+    """Makes a usable instruction set the active one, for the whole process."""
+    cdef bytes raw = name.encode("utf-8")
+    if b"\0" in raw or rv_isa_use(raw) != RV_OK:
+        raise LookupError(name)
+
+
+def get_num_threads():
+    """Threads that a call may use."""
+    return rv_threads_get()
+
+
+def set_num_threads(int n):
+    """Sets the threads that a call may use, for the whole process; n >= 1."""
+    if rv_threads_set(n) != RV_OK:
+        raise ValueError(n)
+
+
+def cpu_brand():
+    """The CPU's own name, "unknown" where the system does not tell."""
+    return text(rv_cpu_brand())
+
+
+def cpu_cache(int level):
+    """Bytes of the data cache of level 1, 2 or 3; 0 when unknown."""
+    return rv_cpu_cache(level)
+
+
+def cpu_counts():
+    """CPUs online, in the affinity mask, and allowed by the cgroup's quota (0: no limit)."""
+    return rv_cpus_online(), rv_cpus_affinity(), rv_cpus_cgroup(b"")
+
+
+def version():
+    """Version of the C core."""
+    return text(RV_VERSION)
+
+
+def stable_abi():
+    """Whether this build uses the stable ABI (abi3)."""
+    return bool(RV_STABLE_ABI)
+
+
+def catalog():
+    """Records of the types that C runs: dicts whose "parameters" are (name, type, default, low, high, description)."""
+    cdef int i = 0, k
+    cdef const rv_type *t
+    cdef const rv_param *p
+    rows = []
+    while True:
+        t = rv_type_at(i)
+        if t == NULL:
+            return tuple(rows)
+        parameters = []
+        for k in range(t.param_count):
+            p = &t.params[k]
+            parameters.append((text(p.name), text(p.type), p.value, p.low, p.high, text(p.description)))
+        rows.append({
+            "name": text(t.name),
+            "aliases": tuple(text(t.aliases).split()),
+            "complexity": text(t.complexity),
+            "best_for": text(t.best_for),
+            "family": text(t.family),
+            "reference": text(t.reference),
+            "parameters": tuple(parameters),
+        })
+        i += 1
+
+
+cdef init():
+    cdef const char *bad = NULL
+    if rv_isa_init(&bad) != RV_OK:
+        raise ImportError(
+            f"RUVECTOR_ISA={bad.decode('utf-8', 'replace')!r} is not an instruction set that this machine can use: "
+            f"choose from {', '.join(isas())}, or unset it"
+        )
+    if rv_threads_init(&bad) != RV_OK:
+        raise ImportError(
+            f"RUVECTOR_NUM_THREADS={bad.decode('utf-8', 'replace')!r} is not a positive integer: set one, or unset it"
+        )
+
+
+init()
+rv_api = PyCapsule_New(<void *>&rv_api_table, "ruvector._ruvector_core.rv_api", NULL)

@@ -1,0 +1,252 @@
+"""Console script ``ruvector``: one function a subcommand, imports inside it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NoReturn
+
+Argument = tuple[tuple[str, ...], dict[str, Any]]
+Run = Callable[[argparse.Namespace], None]
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
+
+
+class UserError(Exception):
+    """A mistake of the user's: printed in one line, exit code 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USER_ERROR, f"{self.prog}: error: {message} (--help shows the usage)\n")
+
+
+def argument(*flags: str, **settings: Any) -> Argument:
+    """Describe an argument of a command; the parameters are those of ``add_argument``."""
+    return flags, settings
+
+
+def positive(text: str) -> int:
+    """Read an integer of at least 1."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return number
+
+
+COMPUTE_ARGUMENTS = (
+    argument(
+        "--threads", type=positive, metavar="N", help="threads of ruvector's kernels (default: every usable core)"
+    ),
+    argument("--isa", metavar="NAME", help="force an instruction set; `ruvector info` lists those usable here"),
+)
+
+_commands: list[tuple[Run, tuple[Argument, ...]]] = []
+
+
+def command(*arguments: Argument) -> Callable[[Run], Run]:
+    """Make a function a subcommand: its name, and its docstring as the help text."""
+
+    def add(run: Run) -> Run:
+        _commands.append((run, arguments))
+        return run
+
+    return add
+
+
+@command()
+def info(options: argparse.Namespace) -> None:
+    """Show the CPU, the instruction sets compiled, usable and active, threads and versions."""
+    import ruvector
+
+    ruvector.show_runtime()
+
+
+@command()
+def types(options: argparse.Namespace) -> None:
+    """List the attention types with their aliases, complexity, use and parameters."""
+    import ruvector
+
+    print_table(
+        ("name", "aliases", "complexity", "best for", "parameters"),
+        [
+            (
+                record.name,
+                ", ".join(record.aliases),
+                record.complexity,
+                record.best_for,
+                ", ".join(f"{parameter.name}={parameter.default}" for parameter in record.parameters),
+            )
+            for record in ruvector.attention_types()
+        ],
+    )
+
+
+@command(
+    argument("query", metavar="QUESTION", help='for example "eigenvalues of a symmetric matrix"'),
+    argument("--top", type=positive, default=10, metavar="N", help="number of results (default: 10)"),
+    argument(
+        "--no-cache",
+        dest="cache",
+        action="store_false",
+        help="neither read nor write the embeddings in the cache folder",
+    ),
+    *COMPUTE_ARGUMENTS,
+)
+def demo(options: argparse.Namespace) -> None:
+    """Search NumPy's docstrings with a sentence encoder that computes its attention with ruvector."""
+    from ruvector.demo import MissingModelError, QueryError, ask
+
+    def note(text: str) -> None:
+        print(f"ruvector: {text}", file=sys.stderr)
+
+    with compute_settings(options), progress_bar("encoding") as progress:
+        try:
+            answer = ask(options.query, top=options.top, cache=options.cache, progress=progress, note=note)
+        except (MissingModelError, QueryError) as error:
+            raise UserError(str(error)) from error
+
+    print_table(
+        ("rank", "name", "score", "cosine", "summary"),
+        [
+            (f"{rank:4}", hit.name, f"{hit.score:.4f}", f"{hit.cosine:6.3f}", hit.summary)
+            for rank, hit in enumerate(answer.hits, 1)
+        ],
+    )
+    print(f"score: attention weight of the query among the {answer.shortlist} candidates of highest cosine\n")
+    print_table(
+        ("stage", "seconds", ""),
+        [(stage.name, f"{stage.seconds:7.3f}", stage.detail) for stage in answer.stages],
+    )
+    threads = f"{answer.threads} thread" + "s" * (answer.threads != 1)
+    print(f"\nISA {answer.isa}, {threads}, {answer.attention_calls} attention calls")
+
+
+@contextmanager
+def compute_settings(options: argparse.Namespace) -> Iterator[None]:
+    """Apply ``--threads`` and ``--isa`` inside the block."""
+    import ruvector
+
+    with ExitStack() as stack:
+        try:
+            if options.threads is not None:
+                stack.callback(ruvector.set_num_threads, ruvector.get_num_threads())
+                ruvector.set_num_threads(options.threads)
+            if options.isa is not None:
+                stack.enter_context(ruvector.use_isa(options.isa))
+        except (ValueError, LookupError, ImportError, RuntimeError) as error:
+            raise UserError(str(error)) from error
+        yield
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield ``update(done, total)``: a rich bar on a terminal, a line each quarter elsewhere."""
+    if not sys.stderr.isatty():
+        quarter = 0
+
+        def update(done: int, total: int) -> None:
+            nonlocal quarter
+            if 4 * done // total > quarter:
+                quarter = 4 * done // total
+                print(f"ruvector: {title}: {25 * quarter} %", file=sys.stderr)
+
+        yield update
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+
+        def overwrite(done: int, total: int) -> None:
+            print(f"\r{title}: {100 * done // total:3} %", end="\n" * (done == total), file=sys.stderr, flush=True)
+
+        yield overwrite
+        return
+    bar = Progress(console=Console(stderr=True), transient=True)
+    task = bar.add_task(title, total=None)
+
+    def draw(done: int, total: int) -> None:
+        bar.start()  # on the first call: nothing flickers where nothing is long
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield draw
+    finally:
+        bar.stop()
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns; on a terminal, cells wrap so that lines fit."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows)]
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - 2 * (len(widths) - 1)
+        while sum(widths) > room and max(widths) > 12:
+            widths[widths.index(max(widths))] -= 1
+    for row in (headers, *rows):
+        cells = [textwrap.wrap(cell, width) if len(cell) > width else [cell] for cell, width in zip(row, widths)]
+        for line in range(max(map(len, cells))):
+            columns = (cell[line] if line < len(cell) else "" for cell in cells)
+            print("  ".join(text.ljust(width) for text, width in zip(columns, widths)).rstrip())
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every subcommand; ``run`` in its result is the command's function."""
+    import ruvector
+
+    parser = _Parser(prog="ruvector", description="Attention kernels for NumPy.")
+    parser.add_argument("--version", action="version", version=f"ruvector {ruvector.__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for run, arguments in _commands:
+        text = (run.__doc__ or "").strip()
+        subparser = subparsers.add_parser(run.__name__, help=text, description=text)
+        for flags, settings in arguments:
+            subparser.add_argument(*flags, **settings)
+        subparser.set_defaults(run=run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the console script and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments; those of the process when None.
+
+    Returns
+    -------
+    int
+        0; 2 after a user's mistake; 130 after Ctrl-C; 141 when the reader of
+        the output went away.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A docstring may hold characters the terminal's encoding lacks.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        try:
+            options = build_parser().parse_args(argv)
+            options.run(options)
+        finally:
+            sys.stdout.flush()
+    except UserError as error:
+        print(f"ruvector: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more at exit; that must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CLOSED_PIPE
+    return 0

@@ -1,0 +1,1139 @@
+"""The public functions of the dense core."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ruvector import _attention, _coerce
+from ruvector._primitives import dot
+from ruvector._registry import (
+    CompiledAttention,
+    flag,
+    float64_array,
+    get_attention,
+    number,
+    probability,
+)
+
+_DEFAULT_SCALE = math.nan
+
+
+class AttentionState(NamedTuple):
+    """Attention over some of the keys: mergeable with states over others.
+
+    Attributes
+    ----------
+    output : ndarray, shape (..., L, dv)
+    lse : ndarray, shape (..., L), float64
+        Log-sum-exp of the logits; -inf where no key was seen.
+    """
+
+    output: np.ndarray
+    lse: np.ndarray
+
+
+def _window(window, name="window"):
+    """(left, right) as integers, -1 for an unbounded side."""
+    try:
+        left, right = window
+    except (TypeError, ValueError):
+        left = right = ""
+    sides = []
+    for side in (left, right):
+        if side is None:
+            sides.append(-1)
+            continue
+        if isinstance(side, (bool, np.bool_)) or not isinstance(side, (int, np.integer)) or side < 0:
+            raise ValueError(f"{name} must be a pair (left, right) of non-negative integers or None, got {window!r}")
+        sides.append(min(int(side), 2**62))
+    return sides
+
+
+def _softcap(softcap):
+    softcap = number(softcap, "softcap")
+    if softcap < 0:
+        raise ValueError(f"softcap must be 0 (none) or positive, got {softcap}")
+    return softcap
+
+
+def _flag(value, name):
+    return value if value is True or value is False else flag(value, name)
+
+
+def scaled_dot_product_attention(
+    query,
+    key,
+    value,
+    attn_mask=None,
+    dropout_p=0.0,
+    is_causal=False,
+    *,
+    scale=None,
+    enable_gqa=False,
+    softcap=0.0,
+    window=None,
+    alibi_slopes=None,
+    return_lse=False,
+    rng=None,
+    out=None,
+):
+    """Softmax attention, ``softmax(softcap(scale * query @ key.T) + bias) @ value``.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., H, L, d), (L, d) or (d,)
+    key : array_like, shape (..., H, S, d)
+    value : array_like, shape (..., H, S, dv)
+        Leading axes broadcast. float16 and bfloat16 are computed in float32; integers and booleans become float64; mixed
+        dtypes follow NumPy's promotion. Rows that are contiguous are read where they lie, whatever the other strides.
+    attn_mask : array_like, optional
+        Broadcasts to ``(..., H, L, S)``. Boolean: True = attend. Floating: added to the logits; -inf hides.
+    dropout_p : float, default 0.0
+        Share of weights dropped, the rest scaled by ``1 / (1 - dropout_p)``; needs `rng`.
+    is_causal : bool, default False
+        Query i sees keys ``j <= i``: the diagonal starts at the top left, as in torch.
+    scale : float, optional
+        Factor on the products; ``1 / sqrt(d)`` when None.
+    enable_gqa : bool, default False
+        Key and value heads divide the query's; consecutive query heads share one.
+    softcap : float, default 0.0
+        Logits become ``softcap * tanh(logits / softcap)``; 0 leaves them.
+    window : (int or None, int or None), optional
+        Query i sees keys from ``i - left`` to ``i + right``; None leaves a side open.
+    alibi_slopes : array_like, shape (H,) or (..., H), optional
+        Adds ``-slope * abs(i - j)``.
+    return_lse : bool, default False
+        Also return the log-sum-exp of the logits.
+    rng : numpy.random.Generator or seed, optional
+        Source of dropout.
+    out : ndarray, optional
+        Where the result goes: its shape and dtype, any strides; may overlap the inputs.
+
+    Returns
+    -------
+    ndarray, shape (..., H, L, dv)
+        In the inputs' dtype; ``(dv,)`` for a single query.
+    lse : ndarray, shape (..., H, L), float64
+        With `return_lse`.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not real, or an option of the wrong type.
+    ValueError
+        For shapes that do not fit, and options out of their range.
+
+    Notes
+    -----
+    ``2 L S (d + dv)`` operations a head, those of hidden blocks skipped; less than 1 MiB of working space a thread at any
+    length. Against exact arithmetic each output is off by at most ``u * max|V| * (8 + 4 kappa)``, where u is the unit
+    roundoff and kappa ``scale * max sum |q||k| + max|bias|``: independent of the number of keys.
+
+    Hidden positions never influence the result, NaN and inf in key and value included; NaN at a visible position makes that
+    row NaN. A row that sees no key is 0, its log-sum-exp -inf. Results are the same to the bit for any number of threads and
+    any place in a batch.
+
+    The mechanism is that of Vaswani et al. 2017 [1]_, in blocks with an online softmax as in [2]_.
+
+    References
+    ----------
+    .. [1] Vaswani et al., Attention Is All You Need, arXiv:1706.03762
+    .. [2] Dao, FlashAttention-2, arXiv:2307.08691
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> rng = np.random.default_rng(0)
+    >>> query, key, value = rng.standard_normal((3, 2, 8, 5, 64), dtype=np.float32)
+    >>> ruvector.scaled_dot_product_attention(query, key, value, is_causal=True).shape
+    (2, 8, 5, 64)
+    """
+    left = right = -1
+    seed = 0
+    scale = _DEFAULT_SCALE if scale is None else number(scale, "scale")
+    if softcap:
+        softcap = _softcap(softcap)
+    if window is not None:
+        left, right = _window(window)
+    if alibi_slopes is not None:
+        alibi_slopes = float64_array(alibi_slopes, "alibi_slopes")
+    if dropout_p:
+        dropout_p = probability(dropout_p, "dropout_p")
+        seed = _coerce.dropout_seed(rng)
+    if not (is_causal is False and enable_gqa is False and return_lse is False):
+        is_causal = _flag(is_causal, "is_causal")
+        enable_gqa = _flag(enable_gqa, "enable_gqa")
+        return_lse = _flag(return_lse, "return_lse")
+    return _attention.sdpa(
+        query,
+        key,
+        value,
+        attn_mask,
+        scale,
+        is_causal,
+        enable_gqa,
+        softcap,
+        left,
+        right,
+        alibi_slopes,
+        0,
+        dropout_p,
+        seed,
+        return_lse,
+        out,
+    )
+
+
+def partial_attention(
+    query,
+    key,
+    value,
+    attn_mask=None,
+    is_causal=False,
+    *,
+    scale=None,
+    enable_gqa=False,
+    softcap=0.0,
+    window=None,
+    alibi_slopes=None,
+    key_offset=0,
+):
+    """Attention over a part of the keys, as a state that `merge_states` joins with others.
+
+    Parameters
+    ----------
+    query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, window, alibi_slopes
+        As in `scaled_dot_product_attention`.
+    key_offset : int, default 0
+        Position of the first of these keys: causality, window and ALiBi count from it.
+
+    Returns
+    -------
+    AttentionState
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `scaled_dot_product_attention`.
+
+    Notes
+    -----
+    Cost and error are those of `scaled_dot_product_attention`. Merging the states of all parts, in any order or tree, gives
+    attention over all keys to the same bound.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> rng = np.random.default_rng(0)
+    >>> query, key, value = rng.standard_normal((3, 6, 4))
+    >>> parts = [ruvector.partial_attention(query, key[i : i + 3], value[i : i + 3]) for i in (0, 3)]
+    >>> whole = ruvector.scaled_dot_product_attention(query, key, value)
+    >>> bool(np.allclose(ruvector.merge_states(parts).output, whole, rtol=0, atol=1e-15))
+    True
+    """
+    left, right = (-1, -1) if window is None else _window(window)
+    key_offset = number(key_offset, "key_offset", whole=True)
+    if abs(key_offset) > 2**40:
+        raise ValueError(f"key_offset must be between -2**40 and 2**40, got {key_offset}")
+    return AttentionState(
+        *_attention.sdpa(
+            query,
+            key,
+            value,
+            attn_mask,
+            _DEFAULT_SCALE if scale is None else number(scale, "scale"),
+            _flag(is_causal, "is_causal"),
+            _flag(enable_gqa, "enable_gqa"),
+            _softcap(softcap),
+            left,
+            right,
+            None if alibi_slopes is None else float64_array(alibi_slopes, "alibi_slopes"),
+            -key_offset,
+            0.0,
+            0,
+            True,
+            None,
+        )
+    )
+
+
+def merge_states(states):
+    """Joins attention states over disjoint keys into the state over all of them.
+
+    Parameters
+    ----------
+    states : iterable of AttentionState or (output, lse) pairs
+        At least one; all of the same shapes. ``(0, -inf)`` is the identity.
+
+    Returns
+    -------
+    AttentionState
+
+    Raises
+    ------
+    TypeError
+        For states that are not pairs of real arrays.
+    ValueError
+        For no state, or states whose shapes differ.
+
+    Notes
+    -----
+    ``output = sum_i exp(lse_i - lse) output_i`` with ``lse = log sum_i exp(lse_i)``, summed in float64 in the given order;
+    O(states * rows * dv).
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> a = ruvector.AttentionState(np.array([[1.0]]), np.array([0.0]))
+    >>> b = ruvector.AttentionState(np.array([[3.0]]), np.array([0.0]))
+    >>> ruvector.merge_states([a, b]).output
+    array([[2.]])
+    """
+    outputs, lses = [], []
+    for i, state in enumerate(states):
+        try:
+            output, lse = state
+        except (TypeError, ValueError):
+            raise TypeError(f"states[{i}] must be a pair (output, lse), got {type(state).__name__}") from None
+        outputs.append(_coerce.array(output, f"states[{i}].output"))
+        lses.append(_coerce.array(lse, f"states[{i}].lse"))
+        if lses[i].shape != outputs[i].shape[:-1] or outputs[i].ndim < 1:
+            raise ValueError(
+                f"states[{i}] has output shape {outputs[i].shape} and lse shape {lses[i].shape}; "
+                "lse has every axis of output but the last"
+            )
+        if outputs[i].shape != outputs[0].shape:
+            raise ValueError(f"states[{i}] has output shape {outputs[i].shape}, states[0] has {outputs[0].shape}")
+    if not outputs:
+        raise ValueError("states must hold at least one state, got none")
+    dtype = _coerce._promote(outputs, None)
+    shape = outputs[0].shape
+    rows = math.prod(shape[:-1])
+    out, lse = np.empty((rows, shape[-1]), dtype), np.empty(rows)
+    _attention.merge(
+        [np.require(x, dtype, ["C", "A"]).reshape(rows, shape[-1]) for x in outputs],
+        [np.require(x, np.float64, ["C", "A"]).reshape(rows) for x in lses],
+        out,
+        lse,
+    )
+    return AttentionState(out.reshape(shape), lse.reshape(shape[:-1]))
+
+
+def _starts(starts, name, total, what):
+    array = np.asarray(starts)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
+    if array.ndim != 1 or array.size < 1:
+        raise ValueError(f"{name} must be one-dimensional with at least one element, got shape {array.shape}")
+    array = np.ascontiguousarray(array, np.int64)
+    if array[0] != 0 or array[-1] != total or (np.diff(array) < 0).any():
+        raise ValueError(f"{name} must rise from 0 to the {total} rows of {what}, got {array.tolist()}")
+    return array
+
+
+def varlen_attention(
+    query,
+    key,
+    value,
+    cu_seqlens_q,
+    cu_seqlens_k,
+    *,
+    causal=False,
+    scale=None,
+    softcap=0.0,
+    window=None,
+    alibi_slopes=None,
+    return_lse=False,
+    out=None,
+):
+    """Attention inside each of many sequences that lie one behind the other.
+
+    Parameters
+    ----------
+    query : array_like, shape (total_q, H, d)
+    key : array_like, shape (total_k, G, d)
+    value : array_like, shape (total_k, G, dv)
+        G divides H: consecutive query heads share a key and value head.
+    cu_seqlens_q, cu_seqlens_k : array_like of int, shape (sequences + 1,)
+        Where each sequence starts: cumulative lengths from 0 to total_q and total_k.
+    causal : bool, default False
+        Query i of L sees keys ``j <= i + (S - L)`` of its sequence: the diagonal ends at the bottom right.
+    scale : float, optional
+        ``1 / sqrt(d)`` when None.
+    softcap : float, default 0.0
+    window : (int or None, int or None), optional
+        Relative to the same diagonal.
+    alibi_slopes : array_like, shape (H,), optional
+    return_lse : bool, default False
+    out : ndarray, optional
+
+    Returns
+    -------
+    ndarray, shape (total_q, H, dv)
+    lse : ndarray, shape (total_q, H), float64
+        With `return_lse`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `scaled_dot_product_attention`; ValueError for starts that do not rise from 0 to the number of rows.
+
+    Notes
+    -----
+    The conventions are those of FlashAttention's variable-length interface [1]_. Cost, error and edge rules are those of
+    `scaled_dot_product_attention` for each sequence; a sequence's result does not depend on its neighbours.
+
+    References
+    ----------
+    .. [1] Dao, FlashAttention-2, arXiv:2307.08691
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> x = np.random.default_rng(0).standard_normal((7, 2, 4))
+    >>> ruvector.varlen_attention(x, x, x, [0, 3, 7], [0, 3, 7], causal=True).shape
+    (7, 2, 4)
+    """
+    query, key, value = _coerce.inputs(query, key, value)
+    shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
+    if query.ndim != 3 or key.ndim != 3 or value.ndim != 3:
+        raise ValueError(f"expected query (total_q, H, d), key (total_k, G, d) and value (total_k, G, dv), got {shapes}")
+    if query.shape[2] < 1:
+        raise ValueError(f"head_dim must be at least 1, got {shapes}")
+    if query.shape[2] != key.shape[2]:
+        raise ValueError(f"Query and key dimensions must match: {query.shape[2]} vs {key.shape[2]}")
+    if key.shape[0] != value.shape[0]:
+        raise ValueError(f"Keys and values must have same length: {key.shape[0]} vs {value.shape[0]}")
+    for x, name in ((key, "key"), (value, "value")):
+        if x.shape[1] < 1 or query.shape[1] % x.shape[1]:
+            raise ValueError(f"the {query.shape[1]} query heads must be a multiple of the {x.shape[1]} {name} heads ({shapes})")
+    starts_q = _starts(cu_seqlens_q, "cu_seqlens_q", query.shape[0], "query")
+    starts_k = _starts(cu_seqlens_k, "cu_seqlens_k", key.shape[0], "key")
+    if len(starts_q) != len(starts_k):
+        raise ValueError(f"cu_seqlens_q and cu_seqlens_k must have the same length: {len(starts_q)} vs {len(starts_k)}")
+    left, right = (-1, -1) if window is None else _window(window)
+    if _flag(causal, "causal"):
+        right = 0
+    scale = 1 / math.sqrt(query.shape[2]) if scale is None else number(scale, "scale")
+    slopes = None if alibi_slopes is None else float64_array(alibi_slopes, "alibi_slopes")
+    return_lse = _flag(return_lse, "return_lse")
+    return _attention.varlen(query, key, value, starts_q, starts_k, scale, _softcap(softcap), left, right, slopes, return_lse, out)
+
+
+_COMMON_OPTIONS = """mask : array_like, optional
+        Broadcasts to ``(..., L, S)``. Boolean: True = attend. Floating: added to the logits; -inf hides.
+    causal : bool, default False
+        Query i of L sees keys ``j <= i + (S - L)``: the diagonal ends at the bottom right.
+    scale : float, optional
+        Factor on the products; ``1 / sqrt(head_dim)`` when None.
+    dropout : float, default 0.0
+        Share of weights dropped when `training`, the rest scaled by ``1 / (1 - dropout)``.
+    training : bool, default False
+    rng : numpy.random.Generator or seed, optional
+        Needed by dropout.
+    out : ndarray, optional
+        Where the result goes: its shape and dtype, any strides; may overlap the inputs."""
+
+
+def _documented(function):
+    """Puts the options that all types share into a docstring."""
+    if function.__doc__:
+        function.__doc__ = function.__doc__.replace("{common}", _COMMON_OPTIONS)
+    return function
+
+
+@_documented
+def attention(query, key, value, attention_type="scaled_dot", *, mask=None, training=False, rng=None, out=None, **params):
+    """Attention of any type of `attention_types`, by name.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, d) or (d,)
+    key : array_like, shape (..., S, d)
+    value : array_like, shape (..., S, dv)
+        Leading axes are batch axes and broadcast.
+    attention_type : str or AttentionType, default "scaled_dot"
+    mask : array_like, optional
+        Broadcasts to ``(..., L, S)``. Boolean: True = attend. Floating: added to the logits; -inf hides. Types with heads
+        also take ``(..., H, L, S)``.
+    training : bool, default False
+        Dropout works only when True.
+    rng : numpy.random.Generator or seed, optional
+        Needed by dropout.
+    out : ndarray, optional
+        Where the result goes.
+    **params
+        The type's own parameters, and `causal`, `scale`, `dropout`.
+
+    Returns
+    -------
+    ndarray, shape (..., L, dv), or (dv,) for a single query
+
+    Raises
+    ------
+    UnknownAttentionType
+        If no type has that name.
+    TypeError
+        For an option the type does not have, or a dtype that is not real.
+    ValueError
+        For shapes that do not fit and values out of range.
+
+    See Also
+    --------
+    get_attention : resolves the name once, for many calls.
+
+    Notes
+    -----
+    Cost as `attention_types` states for each type.
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> keys, values = [[1.0, 0.0], [0.0, 1.0]], [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
+    >>> ruvector.attention([1.0, 0.0], keys, values, "scaled_dot").round(4)
+    array([1.9907, 2.9907, 3.9907])
+    """
+    call = get_attention(attention_type, **params)
+    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+
+
+def _score_options(attention_type, params):
+    """The resolved type for the score functions, which take the options that shape a score."""
+    call = get_attention(attention_type, **params)
+    if not isinstance(call, CompiledAttention):
+        known = [r.name for r in _scored()]
+        raise ValueError(f"attention type {call.name!r} has no pairwise score; types that have one: {', '.join(known)}")
+    return call
+
+
+def _scored():
+    from ruvector import _registry
+
+    return _registry.records()
+
+
+def attention_score(query, key, attention_type="scaled_dot", **params):
+    """The score by which a type ranks a key for a query, before the softmax.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., d)
+    key : array_like, shape (..., d)
+        Leading axes broadcast.
+    attention_type : str or AttentionType, default "scaled_dot"
+    **params
+        The type's own parameters, and `scale`.
+
+    Returns
+    -------
+    NumPy scalar, or ndarray of shape (...)
+        ``scale * query . key``, the mean over heads for types with heads, softcapped where the type has a softcap.
+
+    Raises
+    ------
+    UnknownAttentionType, TypeError, ValueError
+        As in `attention`; ValueError for a type that has no pairwise score.
+
+    Notes
+    -----
+    O(d). Positions are taken as equal: causality, windows and ALiBi do not change a pair's score.
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> float(ruvector.attention_score([1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]))
+    0.5
+    """
+    call = _score_options(attention_type, params)
+    query, key = _coerce.pair(query, key, "query", "key")
+    own = call.params
+    num_heads = own.get("num_heads", 1)
+    num_kv_heads = own.get("num_kv_heads", num_heads)
+    if query.ndim < 1 or key.ndim < 1:
+        raise ValueError(f"query and key must have at least one axis, got shapes {query.shape} and {key.shape}")
+    width, key_width = query.shape[-1], key.shape[-1]
+    if width != key_width and num_heads == num_kv_heads:
+        raise ValueError(f"Query and key dimensions must match: {width} vs {key_width}")
+    if width < 1:
+        raise ValueError(f"head_dim must be at least 1, got query {query.shape}, key {key.shape}")
+    if num_heads % num_kv_heads:
+        raise ValueError(f"num_heads {num_heads} must be divisible by num_kv_heads {num_kv_heads}")
+    if width % num_heads:
+        raise ValueError(f"Query dimension {width} must be divisible by num_heads {num_heads}")
+    head_dim = width // num_heads
+    if key_width != head_dim * num_kv_heads:
+        raise ValueError(f"Query and key dimensions must match: {head_dim * num_kv_heads} vs {key_width}")
+    scale = own.get("scale")
+    scale = 1 / math.sqrt(head_dim) if scale is None else scale
+    dtype = query.dtype
+    if dtype.itemsize == 2:
+        query, key = query.astype(np.float32), key.astype(np.float32)
+    if num_heads == 1:
+        score = dot(query, key) * query.dtype.type(scale)
+    else:
+        groups = query.reshape(*query.shape[:-1], num_kv_heads, num_heads // num_kv_heads, head_dim)
+        score = dot(groups, key.reshape(*key.shape[:-1], num_kv_heads, 1, head_dim)) * query.dtype.type(scale)
+    softcap = own.get("softcap", 0.0)
+    if softcap:
+        score = softcap * np.tanh(score / softcap)
+    if num_heads > 1:
+        score = score.mean(axis=(-2, -1))
+    return score.astype(dtype) if isinstance(score, np.ndarray) else dtype.type(score)
+
+
+def attention_scores(query, keys, attention_type="scaled_dot", *, mask=None, **params):
+    """The attention weights of a query over keys.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, d) or (d,)
+    keys : array_like, shape (..., S, d)
+    attention_type : str or AttentionType, default "scaled_dot"
+    mask : array_like, optional
+        Broadcasts to ``(..., L, S)``; boolean or floating.
+    **params
+        The type's own parameters, and `causal` and `scale`.
+
+    Returns
+    -------
+    ndarray, shape (..., L, S), or (S,) for a single query
+        Rows sum to 1; the mean over heads for types with heads. A row that sees no key is 0.
+
+    Raises
+    ------
+    UnknownAttentionType, TypeError, ValueError
+        As in `attention`.
+
+    Notes
+    -----
+    O(L S d) time and, unlike `attention`, O(L S) memory.
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> ruvector.attention_scores([1.0, 0.0, 0.0], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]]).round(4)
+    array([0.4328, 0.243 , 0.3243])
+    """
+    call = _score_options(attention_type, params)
+    weights = call._weights(query, keys, mask)
+    if call.params.get("num_heads", 1) == 1:
+        return weights
+    axis = -2 if np.ndim(query) == 1 else -3
+    return weights.mean(axis=axis, dtype=np.float64).astype(weights.dtype)
+
+
+def _project(x, weight, bias, name):
+    """``x @ weight + bias`` with checks."""
+    if weight is not None:
+        weight = _coerce.array(weight, f"w_{name}")
+        if weight.ndim != 2 or weight.shape[0] != x.shape[-1]:
+            raise ValueError(f"w_{name} must have shape ({x.shape[-1]}, out), got {weight.shape}")
+        x = np.matmul(x, weight)
+    if bias is not None:
+        bias = _coerce.array(bias, f"b_{name}")
+        if bias.shape != (x.shape[-1],):
+            raise ValueError(f"b_{name} must have shape ({x.shape[-1]},), got {bias.shape}")
+        x = x + bias
+    return x
+
+
+@_documented
+def multi_head_attention(
+    query,
+    keys,
+    values,
+    num_heads,
+    *,
+    w_q=None,
+    w_k=None,
+    w_v=None,
+    w_o=None,
+    b_q=None,
+    b_k=None,
+    b_v=None,
+    b_o=None,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
+):
+    """Multi-head attention: slices of the last axis attend on their own and are concatenated.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, D) or (D,)
+    keys : array_like, shape (..., S, D)
+    values : array_like, shape (..., S, Dv)
+    num_heads : int
+        Divides D and Dv (after projection).
+    w_q, w_k, w_v, w_o : array_like, shape (in, out), optional
+        Projections ``x @ w`` of query, keys, values and of the concatenated heads; identity when None.
+    b_q, b_k, b_v, b_o : array_like, shape (out,), optional
+        Added after the projection.
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., L, Dv), or (Dv,) for a single query
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not real, or an option of the wrong type.
+    ValueError
+        For shapes that do not fit, such as a width that num_heads does not divide.
+
+    Notes
+    -----
+    ``2 L S (D + Dv)`` operations and the projections, which are NumPy's matmul. From Vaswani et al. 2017 [1]_.
+
+    References
+    ----------
+    .. [1] Vaswani et al., Attention Is All You Need, arXiv:1706.03762
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> query = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    >>> keys = [query, [0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]]
+    >>> values = [np.arange(1.0, 9.0), np.arange(8.0, 0.0, -1.0)]
+    >>> ruvector.multi_head_attention(query, keys, values, 4).round(4)
+    array([3.3117, 3.6512, 4.5   , 4.5   , 4.6698, 5.0093, 4.5   , 4.5   ])
+    """
+    call = get_attention("multi_head", num_heads=num_heads, causal=causal, scale=scale, dropout=dropout)
+    training = _flag(training, "training")
+    if w_q is None and w_k is None and w_v is None and w_o is None and b_q is b_k is b_v is b_o is None:
+        return call(query, keys, values, mask=mask, training=training, rng=rng, out=out)
+    query, keys, values = _coerce.inputs(query, keys, values)
+    if query.ndim < 1 or keys.ndim < 2 or values.ndim < 2:
+        _coerce.refuse_axes(query, keys, values)
+    query, keys, values = _project(query, w_q, b_q, "q"), _project(keys, w_k, b_k, "k"), _project(values, w_v, b_v, "v")
+    if w_o is None and b_o is None:
+        return call(query, keys, values, mask=mask, training=training, rng=rng, out=out)
+    if w_o is not None and np.shape(w_o)[:1] != values.shape[-1:]:
+        raise ValueError(f"w_o must have shape ({values.shape[-1]}, out), got {np.shape(w_o)}")
+    result = _project(call(query, keys, values, mask=mask, training=training, rng=rng), w_o, b_o, "o")
+    if out is None:
+        return result
+    _coerce._check_output(out, result.shape, result.dtype)
+    out[...] = result
+    return out
+
+
+@_documented
+def flash_attention(
+    query,
+    keys,
+    values,
+    block_size=64,
+    *,
+    block_size_q=None,
+    block_size_kv=None,
+    mask=None,
+    causal=False,
+    scale=None,
+    softcap=0.0,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    return_lse=False,
+    out=None,
+):
+    """Exact attention in blocks with an online softmax: no score matrix in memory.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, d) or (d,)
+    keys : array_like, shape (..., S, d)
+    values : array_like, shape (..., S, dv)
+    block_size : int, default 64
+        Queries of a tile and keys of a score block, at most what the kernel holds (its own tile; 256 keys). It moves
+        rounding within the bound, and speed.
+    block_size_q, block_size_kv : int, optional
+        The same for queries and keys apart.
+    {common}
+    softcap : float, default 0.0
+        Logits become ``softcap * tanh(logits / softcap)``; 0 leaves them.
+    return_lse : bool, default False
+        Also return the log-sum-exp of the logits.
+
+    Returns
+    -------
+    ndarray, shape (..., L, dv), or (dv,) for a single query
+    lse : ndarray, shape (..., L), float64
+        With `return_lse`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`.
+
+    Notes
+    -----
+    ``2 L S (d + dv)`` operations, O(block) memory a thread. From Dao 2023 [1]_; every kernel of the dense core works this
+    way, `scaled_dot_product_attention` included.
+
+    References
+    ----------
+    .. [1] Dao, FlashAttention-2, arXiv:2307.08691
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> keys, values = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], [[10.0], [20.0], [30.0], [40.0]]
+    >>> ruvector.flash_attention([1.0, 0.0], keys, values, 2).round(4)
+    array([21.8668])
+    """
+    options = {"block_size": block_size, "causal": causal, "scale": scale, "softcap": softcap, "dropout": dropout}
+    if block_size_q is not None:
+        options["block_size_q"] = block_size_q
+    if block_size_kv is not None:
+        options["block_size_kv"] = block_size_kv
+    call = get_attention("flash_v2", **options)
+    training = _flag(training, "training")
+    if _flag(return_lse, "return_lse"):
+        return call._attend(query, keys, values, mask, training, rng, out)
+    return call(query, keys, values, mask=mask, training=training, rng=rng, out=out)
+
+
+@_documented
+def scaled_dot_attention(
+    query, key, value, *, softcap=0.0, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+):
+    """Scaled dot-product attention with batch axes: ``softmax(scale * query @ key.T) @ value``.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, d) or (d,)
+    key : array_like, shape (..., S, d)
+    value : array_like, shape (..., S, dv)
+    softcap : float, default 0.0
+        Logits become ``softcap * tanh(logits / softcap)``; 0 leaves them.
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., L, dv), or (dv,) for a single query
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`.
+
+    Notes
+    -----
+    ``2 L S (d + dv)`` operations. From Vaswani et al. 2017, arXiv:1706.03762.
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> ruvector.scaled_dot_attention([1.0, 0.0], [[1.0, 0.0], [0.0, 1.0]], [[1.0], [4.0]]).round(4)
+    array([1.9907])
+    """
+    call = get_attention("scaled_dot", softcap=softcap, causal=causal, scale=scale, dropout=dropout)
+    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+
+
+@_documented
+def cross_attention(query, key, value, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None):
+    """Attention of one sequence over another: queries from one source, keys and values from a second.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, d) or (d,)
+    key : array_like, shape (..., S, d)
+    value : array_like, shape (..., S, dv)
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., L, dv), or (dv,) for a single query
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`.
+
+    Notes
+    -----
+    ``2 L S (d + dv)`` operations. From Vaswani et al. 2017, arXiv:1706.03762.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> rng = np.random.default_rng(0)
+    >>> ruvector.cross_attention(rng.random((3, 4)), rng.random((9, 4)), rng.random((9, 2))).shape
+    (3, 2)
+    """
+    call = get_attention("cross", causal=causal, scale=scale, dropout=dropout)
+    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+
+
+@_documented
+def self_attention(x, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None):
+    """Attention of a sequence over itself: queries, keys and values are the rows of x.
+
+    Parameters
+    ----------
+    x : array_like, shape (..., L, d)
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., L, d)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`; ValueError for an `x` with fewer than two axes.
+
+    Notes
+    -----
+    ``4 L L d`` operations. From Cheng et al. 2016, arXiv:1601.06733, and Vaswani et al. 2017, arXiv:1706.03762.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> ruvector.self_attention(np.eye(3)).shape
+    (3, 3)
+    """
+    x = _coerce.array(x, "x")
+    if x.ndim < 2:
+        raise ValueError(f"x must have shape (..., L, d), got {x.shape}")
+    call = get_attention("self", causal=causal, scale=scale, dropout=dropout)
+    return call(x, x, x, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+
+
+@_documented
+def causal_attention(query, key, value, *, mask=None, scale=None, dropout=0.0, training=False, rng=None, out=None):
+    """Attention that never sees the future: query i of L sees keys ``j <= i + (S - L)``.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, d) or (d,)
+    key : array_like, shape (..., S, d)
+    value : array_like, shape (..., S, dv)
+    mask : array_like, optional
+        Broadcasts to ``(..., L, S)``; boolean or floating; composes with causality.
+    scale : float, optional
+    dropout : float, default 0.0
+    training : bool, default False
+    rng : numpy.random.Generator or seed, optional
+    out : ndarray, optional
+
+    Returns
+    -------
+    ndarray, shape (..., L, dv), or (dv,) for a single query
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`.
+
+    Notes
+    -----
+    Blocks above the diagonal are skipped: about half the operations of full attention. The decoder's attention of Vaswani et
+    al. 2017, arXiv:1706.03762.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> x = np.eye(3)
+    >>> ruvector.causal_attention(x, x, x)[0]
+    array([1., 0., 0.])
+    """
+    call = get_attention("causal", scale=scale, dropout=dropout)
+    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+
+
+@_documented
+def grouped_query_attention(
+    query,
+    key,
+    value,
+    num_heads=8,
+    num_kv_heads=2,
+    *,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
+):
+    """Multi-head attention whose query heads share fewer key and value heads.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, num_heads * d) or (num_heads * d,)
+    key : array_like, shape (..., S, num_kv_heads * d)
+    value : array_like, shape (..., S, num_kv_heads * dv)
+    num_heads : int, default 8
+    num_kv_heads : int, default 2
+        Divides num_heads; consecutive query heads share one. 1 is multi-query attention.
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., L, num_heads * dv), or (num_heads * dv,) for a single query
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`.
+
+    Notes
+    -----
+    ``2 L S num_heads (d + dv)`` operations; for few queries each key and value row is read once per group. From Ainslie et
+    al. 2023, arXiv:2305.13245.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> rng = np.random.default_rng(0)
+    >>> ruvector.grouped_query_attention(rng.random((5, 64)), rng.random((7, 16)), rng.random((7, 16))).shape
+    (5, 64)
+    """
+    call = get_attention(
+        "grouped_query", num_heads=num_heads, num_kv_heads=num_kv_heads, causal=causal, scale=scale, dropout=dropout
+    )
+    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+
+
+@_documented
+def alibi_attention(
+    query,
+    key,
+    value,
+    num_heads=8,
+    *,
+    slopes=None,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
+):
+    """Multi-head attention with linear biases: ``-slope * abs(distance)`` is added to the logits of each head.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, D) or (D,)
+    key : array_like, shape (..., S, D)
+    value : array_like, shape (..., S, Dv)
+    num_heads : int, default 8
+        Divides D and Dv.
+    slopes : array_like, shape (num_heads,) or (..., num_heads), optional
+        ``2 ** (-8 * h / num_heads)`` for h = 1 ... num_heads when None.
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., L, Dv), or (Dv,) for a single query
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`.
+
+    Notes
+    -----
+    ``2 L S (D + Dv)`` operations. Query i of L stands at position ``i + (S - L)``. From Press et al. 2022, arXiv:2108.12409.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> x = np.random.default_rng(0).random((5, 16))
+    >>> ruvector.alibi_attention(x, x, x, causal=True).shape
+    (5, 16)
+    """
+    call = get_attention("alibi", num_heads=num_heads, slopes=slopes, causal=causal, scale=scale, dropout=dropout)
+    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+
+
+@_documented
+def sliding_window_attention(
+    query, key, value, window_size=256, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+):
+    """Causal attention over the last `window_size` positions.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, d) or (d,)
+    key : array_like, shape (..., S, d)
+    value : array_like, shape (..., S, dv)
+    window_size : int, default 256
+        Query i of L at position ``p = i + (S - L)`` sees keys ``p - window_size < j <= p``.
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., L, dv), or (dv,) for a single query
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`.
+
+    Notes
+    -----
+    O(L window_size (d + dv)): blocks outside the window are skipped. The window of Jiang et al. 2023, arXiv:2310.06825;
+    `causal` changes nothing, since the window ends at the query.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> x = np.eye(4)
+    >>> ruvector.sliding_window_attention(x, x, x, 1)[2]
+    array([0., 0., 1., 0.])
+    """
+    call = get_attention("sliding_window", window_size=window_size, causal=causal, scale=scale, dropout=dropout)
+    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+
+
+@_documented
+def local_attention(
+    query, key, value, window_size=256, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+):
+    """Attention over a window centred on the query.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, d) or (d,)
+    key : array_like, shape (..., S, d)
+    value : array_like, shape (..., S, dv)
+    window_size : int, default 256
+        Query i of L at position ``p = i + (S - L)`` sees keys with ``abs(p - j) <= window_size // 2``.
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., L, dv), or (dv,) for a single query
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`.
+
+    Notes
+    -----
+    O(L window_size (d + dv)): blocks outside the window are skipped. The window of Beltagy et al. 2020, arXiv:2004.05150.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> x = np.eye(4)
+    >>> ruvector.local_attention(x, x, x, 1)[2]
+    array([0., 0., 1., 0.])
+    """
+    call = get_attention("local", window_size=window_size, causal=causal, scale=scale, dropout=dropout)
+    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)

@@ -1,0 +1,218 @@
+/* No kernel touches a byte outside its arrays: every array ends at, or starts after, a page that faults. Each ISA, dtype and
+ * width 1..257, around the lane and block edges of lengths. Outputs are compared with those from plain memory, so that a
+ * kernel that reads too little shows as well. */
+#define _GNU_SOURCE
+#include "ruvector.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static char where[256];
+
+static void fault(int number)
+{
+    static const char text[] = "fault outside an array: ";
+    (void)!write(1, text, sizeof text - 1);
+    (void)!write(1, where, strlen(where));
+    (void)!write(1, "\n0 passed, 1 failed\n", 20);
+    _exit(number);
+}
+
+enum { ARRAYS = 6 };
+static char *region[ARRAYS];
+static size_t region_bytes, page;
+
+/* An array of `bytes` whose end (or start) is the end (start) of its mapped pages. */
+static void *guarded(int i, size_t bytes, int at_end)
+{
+    if (bytes > region_bytes) {
+        printf("array of %zu bytes does not fit\n", bytes);
+        exit(2);
+    }
+    return at_end ? region[i] + region_bytes - bytes : region[i];
+}
+
+static uint32_t seed = 12345;
+static float draw(void)
+{
+    seed = seed * 1664525u + 1013904223u;
+    return (float)(seed >> 8) / 8388608.0f - 1;
+}
+
+static void fill(rv_dtype dtype, void *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float x = draw();
+        uint32_t bits;
+        memcpy(&bits, &x, 4);
+        if (dtype == RV_F64) ((double *)p)[i] = x;
+        else if (dtype == RV_F32) ((float *)p)[i] = x;
+        else if (dtype == RV_BF16) ((uint16_t *)p)[i] = (uint16_t)(bits >> 16);
+        else ((uint16_t *)p)[i] = (uint16_t)(0x3800 | (seed >> 22)) ^ (uint16_t)((seed & 256) << 7);
+    }
+}
+
+static long checks, failures;
+
+static void same(const void *a, const void *b, size_t bytes)
+{
+    checks++;
+    if (memcmp(a, b, bytes)) {
+        failures++;
+        printf("differs from plain memory: %s\n", where);
+    }
+}
+
+static void ok(rv_status status)
+{
+    if (status != RV_OK) {
+        failures++;
+        printf("status %d: %s\n", status, where);
+    }
+}
+
+typedef struct shape { int64_t q_len, kv_len; int heads, group; int mask; int causal; } shape;
+
+static void attention(const char *isa, rv_dtype dtype, int64_t d, int64_t dv, const shape *s, int at_end)
+{
+    size_t item = rv_dtype_size(dtype), q_heads = (size_t)s->heads * (size_t)s->group;
+    size_t n[4] = {q_heads * (size_t)(s->q_len * d), (size_t)s->heads * (size_t)(s->kv_len * d),
+                   (size_t)s->heads * (size_t)(s->kv_len * dv), q_heads * (size_t)(s->q_len * dv)};
+    size_t mask_item = s->mask == RV_MASK_FLOAT ? dtype == RV_F64 ? 8 : 4 : 1;
+    size_t mask_bytes = s->mask ? (size_t)(s->q_len * s->kv_len) * mask_item : 0;
+    void *p[4], *plain[4];
+    for (int i = 0; i < 4; i++) {
+        p[i] = guarded(i, n[i] * item, at_end);
+        plain[i] = malloc(n[i] * item + 1);
+        fill(dtype, p[i], n[i]);
+        memcpy(plain[i], p[i], n[i] * item);
+    }
+    void *mask = guarded(4, mask_bytes, at_end);
+    for (size_t i = 0; s->mask && i < (size_t)(s->q_len * s->kv_len); i++) {
+        float x = draw();
+        if (s->mask == RV_MASK_BOOL) ((unsigned char *)mask)[i] = x > 0;
+        else if (dtype == RV_F64) ((double *)mask)[i] = x > 0.5f ? -INFINITY : x;
+        else ((float *)mask)[i] = x > 0.5f ? -INFINITY : x;
+    }
+    double *lse = guarded(5, q_heads * (size_t)s->q_len * 8, at_end);
+    double *plain_lse = malloc(q_heads * (size_t)s->q_len * 8);
+    rv_attn_args a;
+    memset(&a, 0, sizeof a);
+    a.dtype = dtype;
+    a.heads = (int64_t)q_heads;
+    a.key_heads = a.value_heads = s->heads;
+    a.q_len = s->q_len;
+    a.kv_len = s->kv_len;
+    a.dim = d;
+    a.v_dim = dv;
+    a.query.row_stride = a.key.row_stride = d * (int64_t)item;
+    a.value.row_stride = a.out.row_stride = dv * (int64_t)item;
+    a.query.head_stride = s->q_len * a.query.row_stride;
+    a.key.head_stride = s->kv_len * a.key.row_stride;
+    a.value.head_stride = s->kv_len * a.value.row_stride;
+    a.out.head_stride = s->q_len * a.out.row_stride;
+    a.scale = 0.125;
+    a.left = RV_UNBOUNDED;
+    a.right = s->causal ? 0 : RV_UNBOUNDED;
+    a.offset = s->kv_len - s->q_len;
+    a.threads = 1;
+    a.mask_kind = (rv_mask_kind)s->mask;
+    a.mask.data = mask;
+    a.mask.row_stride = s->kv_len * (int64_t)mask_item;
+    a.mask_col_stride = (int64_t)mask_item;
+    snprintf(where, sizeof where, "%s dtype %d d %d dv %d L %d S %d heads %dx%d mask %d causal %d at_end %d", isa, dtype, (int)d,
+             (int)dv, (int)s->q_len, (int)s->kv_len, s->heads, s->group, s->mask, s->causal, at_end);
+    a.query.data = p[0]; a.key.data = p[1]; a.value.data = p[2]; a.out.data = p[3]; a.lse = lse;
+    ok(rv_attn_run(&a));
+    a.query.data = plain[0]; a.key.data = plain[1]; a.value.data = plain[2]; a.out.data = plain[3]; a.lse = plain_lse;
+    ok(rv_attn_run(&a));
+    same(p[3], plain[3], n[3] * item);
+    same(lse, plain_lse, q_heads * (size_t)s->q_len * 8);
+    for (int i = 0; i < 4; i++)
+        free(plain[i]);
+    free(plain_lse);
+}
+
+static void primitives(const char *isa, rv_dtype dtype, int64_t n, int at_end)
+{
+    size_t item = rv_dtype_size(dtype), bytes = (size_t)n * item;
+    void *x = guarded(0, bytes, at_end), *y = guarded(1, bytes, at_end), *plain = malloc(5 * bytes + 64);
+    fill(dtype, x, (size_t)n);
+    snprintf(where, sizeof where, "%s dtype %d primitives n %d at_end %d", isa, dtype, (int)n, at_end);
+    if (dtype == RV_F32 || dtype == RV_F64)
+        for (int f = 0; f < RV_MAP_COUNT; f++) {
+            ok(rv_map_run((rv_map)f, dtype, x, y, n));
+            ok(rv_map_run((rv_map)f, dtype, memcpy(plain, x, bytes), plain, n));
+            same(y, plain, bytes);
+        }
+    for (int log = 0; log < 2; log++) {
+        rv_softmax_args s = {.dtype = dtype, .x = x, .y = y, .rows = 1, .n = n, .log = log, .threads = 1};
+        ok(rv_softmax_run(&s));
+        s.x = memcpy(plain, x, bytes);
+        s.y = plain;
+        ok(rv_softmax_run(&s));
+        same(y, plain, bytes);
+    }
+    int64_t counts[] = {1, 3, 4, 5};
+    for (int i = 0; i < 4; i++) {
+        size_t rows = (size_t)counts[i];
+        void *keys = guarded(2, rows * bytes, at_end), *scores = guarded(3, rows * item, at_end);
+        char copy[64];
+        fill(dtype, keys, rows * (size_t)n);
+        rv_dots_args a = {.dtype = dtype, .query = x, .keys = keys, .scores = scores, .count = counts[i], .dim = n,
+                          .key_stride = (int64_t)bytes, .threads = 1};
+        ok(rv_dots_run(&a));
+        a.keys = memcpy(plain, keys, rows * bytes);
+        a.scores = copy;
+        ok(rv_dots_run(&a));
+        same(scores, copy, rows * item);
+    }
+    free(plain);
+}
+
+int main(void)
+{
+    page = (size_t)sysconf(_SC_PAGESIZE);
+    region_bytes = (4u << 20) / page * page;
+    for (int i = 0; i < ARRAYS; i++) {
+        char *p = mmap(NULL, region_bytes + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED || mprotect(p + page, region_bytes, PROT_READ | PROT_WRITE))
+            return 2;
+        region[i] = p + page;
+    }
+    signal(SIGSEGV, fault);
+    signal(SIGBUS, fault);
+
+    static const shape shapes[] = {
+        {1, 1, 1, 1, RV_MASK_NONE, 0}, {1, 67, 1, 3, RV_MASK_BOOL, 0}, {3, 9, 2, 1, RV_MASK_FLOAT, 1},
+        {5, 3, 1, 1, RV_MASK_NONE, 1}, {13, 66, 1, 1, RV_MASK_BOOL, 0}, {49, 65, 1, 1, RV_MASK_FLOAT, 1},
+    };
+    for (int i = 0; rv_isa_at(i); i++) {
+        const char *isa = rv_isa_at(i);
+        long before = checks;
+        if (rv_isa_use(isa) != RV_OK || strcmp(rv_isa_active(), isa)) {
+            printf("cannot use %s\n", isa);
+            failures++;
+            continue;
+        }
+        for (int dtype = RV_F32; dtype <= RV_BF16; dtype++)
+            for (int64_t d = 1; d <= 257; d++) {
+                primitives(isa, (rv_dtype)dtype, d, 1);
+                primitives(isa, (rv_dtype)dtype, d, 0);
+                /* one shape a width, all of them at the edges of lanes and blocks */
+                int edge = d < 20 || (d & 15) <= 1 || (d & 15) == 15;
+                for (int s = 0; s < (int)(sizeof shapes / sizeof *shapes); s++)
+                    if (edge || s == d % 6)
+                        for (int at_end = 0; at_end < 2; at_end++)
+                            attention(isa, (rv_dtype)dtype, d, d % 5 == 0 ? 258 - d : d, shapes + s, at_end);
+            }
+        printf("%-8s %ld comparisons\n", isa, checks - before);
+    }
+    printf("%ld passed, %ld failed\n", checks - failures, failures);
+    return failures != 0;
+}

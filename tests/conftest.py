@@ -1,0 +1,72 @@
+"""Fixtures of the whole suite. The installed package is tested, never an unbuilt source tree."""
+
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+# The helper modules of this folder (reference, support) are imported by name.
+sys.path.insert(0, str(HERE))
+# `python -m pytest` puts the checkout first on the path, where the package has no compiled modules unless it was built
+# in place: the installed one is meant.
+if not any((HERE.parent / "ruvector").glob("_ruvector_core*.so")):
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE.parent]
+
+import hypothesis  # noqa: E402
+import ruvector  # noqa: E402
+import support  # noqa: E402
+
+hypothesis.settings.register_profile(
+    "suite",
+    derandomize=True,
+    deadline=None,
+    max_examples=40,
+    database=None,
+    print_blob=False,
+    # the isa fixture stays in force for every example, which is what is wanted
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("suite")
+
+# What a build for this architecture contains: one that cannot run here must show as skipped, not be left out.
+BUILT = ("avx512", "avx2", "scalar") if platform.machine().lower() in ("x86_64", "amd64") else ("neon", "scalar")
+ISAS = tuple(dict.fromkeys((*ruvector.isas(), *BUILT)))
+
+
+def pytest_report_header(config):
+    return [
+        f"ruvector {ruvector.__version__} from {Path(ruvector.__file__).parent}",
+        f"ruvector ISAs run: {', '.join(ruvector.isas())} (automatic choice: {ruvector.isa()}), "
+        f"threads: {ruvector.get_num_threads()}",
+    ]
+
+
+@pytest.fixture(params=ISAS)
+def isa(request):
+    """Forces one instruction set and makes sure that it is the one that runs, before the test and after."""
+    if request.param not in ruvector.isas():
+        pytest.skip(f"this CPU does not run {request.param}")
+    with ruvector.use_isa(request.param):
+        assert ruvector.isa() == request.param
+        yield request.param
+        assert ruvector.isa() == request.param
+
+
+@pytest.fixture(params=support.DTYPES)
+def dtype_name(request):
+    return request.param
+
+
+@pytest.fixture
+def dtype(dtype_name):
+    return support.DTYPES[dtype_name]
+
+
+@pytest.fixture
+def threads():
+    """Gives back the number of threads that a test sets."""
+    before = ruvector.get_num_threads()
+    yield
+    ruvector.set_num_threads(before)

@@ -1,0 +1,583 @@
+"""Oracles and error bounds: one function for each primitive and each attention type, written from the definitions.
+
+Everything is plain NumPy in a type wider than the one under test: float64 for float32 and the 16-bit storage types,
+long double for float64. An attention oracle returns an `Expected`, which carries what the bounds need; the bounds are
+promises about the library and are never fitted to what it returns.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+try:
+    import ml_dtypes
+
+    BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+except ImportError:
+    BFLOAT16 = None
+
+F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+LONG = np.dtype(np.longdouble)
+LONG_IS_WIDER = np.finfo(LONG).nmant >= 63
+# x87's 80 bits are as fast as double; the 128 bits of other machines are software, a hundred times slower. There the float64
+# oracle is float64 itself, as inexact as the code under test: the bounds of float64 are doubled (see `share`).
+LONG_IS_FAST = np.finfo(LONG).nmant == 63
+
+
+def is_half(dtype):
+    return dtype == F16 or dtype == BFLOAT16
+
+
+def storage_unit(dtype):
+    """Unit roundoff of the type that results are stored in."""
+    dtype = np.dtype(dtype)
+    if dtype == BFLOAT16:
+        return 2.0**-8
+    return float(np.finfo(dtype).eps) / 2
+
+
+def unit(dtype):
+    """Unit roundoff of the type that is computed in: float32 for 16-bit storage."""
+    return 2.0**-24 if is_half(np.dtype(dtype)) else storage_unit(dtype)
+
+
+def smallest(dtype):
+    """The smallest subnormal: the absolute error of a result that underflows gradually."""
+    dtype = np.dtype(dtype)
+    if dtype == BFLOAT16:
+        return float(ml_dtypes.finfo(dtype).smallest_subnormal)
+    return float(np.finfo(dtype).smallest_subnormal)
+
+
+def wide_type(dtype):
+    return LONG if np.dtype(dtype) == F64 and LONG_IS_FAST else F64
+
+
+def share(dtype):
+    """What a bound is multiplied by, because the oracle has the same error as the result."""
+    return 2.0 if np.dtype(dtype) == F64 and not LONG_IS_FAST else 1.0
+
+
+def wide(x, dtype=None):
+    x = np.asarray(x)
+    return x.astype(wide_type(x.dtype if dtype is None else dtype))
+
+
+# Primitives ----------------------------------------------------------------------------------------------------------
+
+
+def dot(a, b):
+    return (wide(a) * wide(b)).sum(-1)
+
+
+def dot_bound(a, b):
+    """(ceil(d/16) + 5) u sum|a_i b_i|, and one rounding more where the result is stored in 16 bits."""
+    a, b = np.asarray(a), np.asarray(b)
+    absolute = np.abs(wide(a) * wide(b)).sum(-1)
+    bound = (math.ceil(a.shape[-1] / 16) + 5) * unit(a.dtype) * absolute * share(a.dtype)
+    if is_half(a.dtype):
+        bound = bound + storage_unit(a.dtype) * absolute
+    return bound + smallest(a.dtype)
+
+
+def softmax(x, axis=-1):
+    x = wide(x)
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def softmax_bound(x, axis=-1):
+    """|p_i - p*_i| <= u (4 + |x_i - max|) p*_i: the shift rounds once, exp, the sum and the division once each."""
+    x = np.asarray(x)
+    w = wide(x)
+    p = softmax(x, axis)
+    shift = np.minimum(np.abs(w - w.max(axis=axis, keepdims=True)), 1e6)
+    bound = unit(x.dtype) * (4 + shift) * p * share(x.dtype)
+    if is_half(x.dtype):
+        bound = bound + storage_unit(x.dtype) * p
+    return bound + smallest(x.dtype)
+
+
+def log_softmax(x, axis=-1):
+    x = wide(x)
+    shift = x - x.max(axis=axis, keepdims=True)
+    return shift - np.log(np.exp(shift).sum(axis=axis, keepdims=True))
+
+
+def log_softmax_bound(x, axis=-1):
+    """The bound of softmax carried through the logarithm.
+
+    The shift and the result round once each: u |x_i - max| + u |y_i|, |y_i| <= |x_i - max| + log n. The sum has relative
+    error u (8 + sum_j p_j |x_j - max|) <= u (8 + log n), which the logarithm makes absolute; its own error is 1 ULP, at most
+    2 u log n.
+    """
+    x = np.asarray(x)
+    w = wide(x)
+    n = x.shape[axis]
+    shift = np.abs(w - w.max(axis=axis, keepdims=True))
+    bound = unit(x.dtype) * (8 + 2 * shift + 4 * math.log(max(n, 1))) * share(x.dtype)
+    if is_half(x.dtype):
+        bound = bound + storage_unit(x.dtype) * np.abs(log_softmax(x, axis))
+    return bound + smallest(x.dtype)
+
+
+def erf(x):
+    """erf by its all-positive series exp(-x^2) 2/sqrt(pi) sum 2^n x^(2n+1) / (2n+1)!!, in long double."""
+    x = np.asarray(x).astype(LONG)
+    a = np.minimum(np.abs(x), LONG.type(9))
+    square = a * a
+    term = a.copy()
+    total = a.copy()
+    for n in range(1, 600):
+        term = term * 2 * square / (2 * n + 1)
+        total = total + term
+        if not (term > total * LONG.type(2.0) ** -80).any():
+            break
+    # pi to 36 digits, as a sum that long double represents better than one float64 constant
+    pi = LONG.type("3.14159265358979323846264338327950288")
+    result = np.exp(-square) * 2 / np.sqrt(pi) * total
+    result = np.where(np.abs(x) >= 9, LONG.type(1), np.minimum(result, LONG.type(1)))
+    return np.where(np.isnan(x), x, np.copysign(result, x))
+
+
+MAPS = {
+    "exp": lambda x: np.exp(x),
+    "exp2": lambda x: np.exp2(x),
+    "log": lambda x: np.log(x),
+    "tanh": lambda x: np.tanh(x),
+    "erf": erf,
+    "asinh": lambda x: np.arcsinh(x),
+}
+
+
+def elementwise(name, x):
+    """The function `name` of the exact values of x, in long double (float64 where that is all there is)."""
+    with np.errstate(all="ignore"):
+        return MAPS[name](np.asarray(x).astype(LONG))
+
+
+def ulp_error(actual, exact, dtype):
+    """|actual - exact| in units in the last place of `exact`, subnormal spacing included.
+
+    Where both are infinite of one sign, or both NaN, the error is 0; where only one is, infinity. A finite exact value
+    that lies beyond the largest number by half a unit or more counts as infinite.
+    """
+    dtype = np.dtype(dtype)
+    info = np.finfo(dtype)
+    actual = np.asarray(actual).astype(LONG)
+    exact = np.asarray(exact).astype(LONG)
+    with np.errstate(all="ignore"):
+        _, exponent = np.frexp(exact)
+        digits = info.nmant + 1
+        spacing = np.ldexp(LONG.type(1), np.maximum(exponent - digits, int(info.minexp) - info.nmant))
+        overflow = np.abs(exact) >= LONG.type(info.max) + np.ldexp(LONG.type(1), int(info.maxexp) - digits - 1)
+        exact = np.where(overflow, np.copysign(LONG.type(np.inf), exact), exact)
+        error = np.abs(actual - exact) / spacing
+        same = (actual == exact) | (np.isnan(actual) & np.isnan(exact))
+        error = np.where(same, 0, np.where(np.isfinite(actual) & np.isfinite(exact), error, np.inf))
+    return error.astype(np.float64)
+
+
+# Attention -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Expected:
+    """What a call must return, and the quantities of its error bound."""
+
+    out: np.ndarray  # (..., L, dv)
+    lse: np.ndarray  # (..., L)
+    kappa: np.ndarray  # (..., L): scale * max_j sum_i |q_i||k_ji| + max |bias| over the visible keys
+    peak: np.ndarray  # (..., L, dv): max |V_jc| over the visible keys
+    weights: np.ndarray  # (..., L, S)
+    visible: np.ndarray  # (..., L, S)
+    dtype: np.dtype
+
+    def bound(self):
+        """u max_j|V_jc| (8 + 4 kappa), + 3 u_out max|V| for 16-bit storage."""
+        u = unit(self.dtype) * share(self.dtype)
+        bound = u * self.peak * (8 + 4 * self.kappa[..., None])
+        if is_half(self.dtype):
+            bound = bound + 3 * storage_unit(self.dtype) * self.peak
+        return bound + smallest(self.dtype)
+
+    def merged_bound(self, levels=1):
+        """States merged: their errors, averaged, and one rounding of the result for every level of the tree."""
+        return self.bound() + levels * storage_unit(self.dtype) * self.peak
+
+    def lse_bound(self):
+        """The log-sum-exp moves as much as the worst logit; 8 u for the sum, as in the bound of the output."""
+        return unit(self.dtype) * (8 + 4 * self.kappa) * share(self.dtype)
+
+
+def common_dtype(*arrays):
+    """The dtype of a result: NumPy's promotion of the inputs, integers and bools as float64."""
+    dtypes = [np.asarray(a).dtype for a in arrays]
+    result = dtypes[0] if len(set(dtypes)) == 1 else np.result_type(*dtypes)
+    return F64 if result.kind in "bui" else np.dtype(result)
+
+
+def positions(q_len, kv_len, offset=0, left=None, right=None):
+    """Boolean (L, S): key j lies in [p - left, p + right] of the position p = i + offset of query i."""
+    p = np.arange(q_len)[:, None] + offset
+    j = np.arange(kv_len)[None, :]
+    seen = np.ones((q_len, kv_len), bool)
+    if left is not None:
+        seen &= j >= p - left
+    if right is not None:
+        seen &= j <= p + right
+    return seen
+
+
+def attend(query, key, value, visible, bias=None, scale=None, softcap=0.0):
+    """softmax(softcap(scale q.k) + bias) V over the visible keys of every row, hidden positions contributing nothing.
+
+    query (..., L, d), key (..., S, d), value (..., S, dv) with leading axes that broadcast; visible and bias broadcast to
+    (..., L, S). A bias of -inf hides its key. A row that sees nothing is 0 with log-sum-exp -inf.
+    """
+    dtype = common_dtype(query, key, value)
+    q, k, v = wide(query, dtype), wide(key, dtype), wide(value, dtype)
+    if scale is None:
+        scale = 1 / np.sqrt(wide_type(dtype).type(q.shape[-1]))
+    with np.errstate(all="ignore"):
+        keys_t = np.swapaxes(k, -1, -2)
+        logits = (q @ keys_t) * scale
+        kappa = (np.abs(q) @ np.abs(keys_t)) * abs(scale)
+        if softcap:
+            logits = softcap * np.tanh(logits / softcap)
+        batch = np.broadcast_shapes(logits.shape[:-2], v.shape[:-2])
+        if bias is not None:
+            bias = wide(bias, dtype)
+            batch = np.broadcast_shapes(batch, bias.shape[:-2])
+        batch = np.broadcast_shapes(batch, np.shape(visible)[:-2])
+        full = (*batch, q.shape[-2], k.shape[-2])
+        visible = np.broadcast_to(visible, full)
+        size = np.zeros(full[:-1], q.dtype)
+        if bias is not None:
+            hidden = np.isneginf(bias)
+            visible = visible & ~hidden
+            logits = logits + np.where(hidden, 0, bias)
+            size = np.where(visible, np.abs(np.where(hidden, 0, bias)), 0).max(-1, initial=0)
+        logits = np.where(visible, logits, -np.inf)
+        kappa = np.where(visible, np.broadcast_to(kappa, full), 0).max(-1, initial=0) + size
+        some = visible.any(-1, keepdims=True)
+        top = logits.max(-1, keepdims=True, initial=-np.inf)
+        e = np.where(visible, np.exp(logits - np.where(some, top, 0)), 0)
+        total = e.sum(-1, keepdims=True)
+        weights = np.where(some, e / np.where(some, total, 1), 0)
+        lse = np.where(some[..., 0], (top + np.log(total))[..., 0], -np.inf)
+        if np.isfinite(v).all():
+            out = weights @ v
+        else:
+            product = weights[..., None] * v[..., None, :, :]
+            out = np.where(visible[..., None], product, 0).sum(-2)
+        peak = visible_peak(visible, v, full)
+    return Expected(out, lse, kappa, peak, weights, visible, dtype)
+
+
+def visible_peak(visible, v, full):
+    """max |V_jc| over the keys that a row sees."""
+    magnitude = np.abs(v)
+    if visible.all() and full[-1]:
+        peak = magnitude.max(-2, keepdims=True)
+        return np.broadcast_to(peak, (*full[:-1], v.shape[-1]))
+    magnitude = np.broadcast_to(magnitude, (*full[:-2], *v.shape[-2:]))
+    peak = np.zeros((*full[:-1], v.shape[-1]), v.dtype)
+    for row in range(full[-2]):
+        seen = visible[..., row, :, None]
+        peak[..., row, :] = np.where(seen, magnitude, 0).max(-2, initial=0)
+    return peak
+
+
+def split_mask(mask):
+    """A public mask as (visible, bias): a boolean mask says who is seen, a float mask is added."""
+    if mask is None:
+        return True, None
+    mask = np.asarray(mask)
+    if mask.dtype == bool:
+        return mask, None
+    return True, mask
+
+
+def repeat_heads(query, *arrays):
+    """Keys or values with fewer heads than the query, each repeated for the query heads of its group."""
+    heads = query.shape[-3]
+    return [a if a.shape[-3] == heads else np.repeat(a, heads // a.shape[-3], axis=-3) for a in arrays]
+
+
+def alibi_bias(slopes, q_len, kv_len, offset=0, dtype=F64):
+    """-slope |p - j|, p = i + offset; slopes (H,) or (B, H)."""
+    distance = np.abs(np.arange(q_len)[:, None] + offset - np.arange(kv_len)[None, :])
+    return -wide(slopes, dtype)[..., None, None] * distance
+
+
+def as_rows(query):
+    """A single query (d,) as one row; the second result undoes it."""
+    query = np.asarray(query)
+    return (query[None, :], True) if query.ndim == 1 else (query, False)
+
+
+def core(query, key, value, mask=None, causal=False, offset=0, window=None, slopes=None, scale=None, softcap=0.0):
+    """The composition that every type of the dense family lowers to; `offset` is the position of the first query."""
+    query, key, value = np.asarray(query), np.asarray(key), np.asarray(value)
+    left, right = window or (None, None)
+    q_len, kv_len = query.shape[-2], key.shape[-2]
+    seen = positions(q_len, kv_len, offset, left, right)
+    if causal:
+        seen &= positions(q_len, kv_len, offset, None, 0)
+    visible, bias = split_mask(mask)
+    if slopes is not None:
+        linear = alibi_bias(slopes, q_len, kv_len, offset, common_dtype(query, key, value))
+        bias = linear if bias is None else wide(bias, linear.dtype) + linear
+    return attend(query, key, value, seen & visible, bias, scale, softcap)
+
+
+def scaled_dot_product_attention(
+    query,
+    key,
+    value,
+    attn_mask=None,
+    is_causal=False,
+    scale=None,
+    enable_gqa=False,
+    softcap=0.0,
+    window=None,
+    alibi_slopes=None,
+):
+    """Causal, window and ALiBi count from the top-left diagonal: query i stands at position i."""
+    query, key, value = np.asarray(query), np.asarray(key), np.asarray(value)
+    if enable_gqa:
+        key, value = repeat_heads(query, key, value)
+    return core(query, key, value, attn_mask, is_causal, 0, window, alibi_slopes, scale, softcap)
+
+
+def varlen_attention(
+    query,
+    key,
+    value,
+    cu_seqlens_q,
+    cu_seqlens_k,
+    causal=False,
+    scale=None,
+    softcap=0.0,
+    window=None,
+    alibi_slopes=None,
+):
+    """Every sequence on its own, (rows, heads, d); positions are aligned to the end of the sequence's keys."""
+    parts = []
+    for s in range(len(cu_seqlens_q) - 1):
+        q = np.swapaxes(query[cu_seqlens_q[s] : cu_seqlens_q[s + 1]], 0, 1)
+        k = np.swapaxes(key[cu_seqlens_k[s] : cu_seqlens_k[s + 1]], 0, 1)
+        v = np.swapaxes(value[cu_seqlens_k[s] : cu_seqlens_k[s + 1]], 0, 1)
+        k, v = repeat_heads(q, k, v)
+        slopes = alibi_slopes
+        if slopes is not None and np.ndim(slopes) == 2:
+            slopes = np.asarray(slopes)[s]
+        offset = k.shape[-2] - q.shape[-2]
+        parts.append(core(q, k, v, None, causal, offset, window, slopes, scale, softcap))
+    join = lambda name: np.concatenate([np.swapaxes(getattr(p, name), 0, 1) for p in parts])
+    return Expected(join("out"), join("lse"), join("kappa"), join("peak"), None, None, parts[0].dtype)
+
+
+def merge_states(outputs, lses):
+    """sum_i exp(lse_i - lse) out_i with lse = log sum_i exp(lse_i); (0, -inf) is the identity."""
+    outputs = np.stack([wide(o, F64) for o in outputs])
+    lses = np.stack([np.asarray(x).astype(LONG) for x in lses])
+    with np.errstate(all="ignore"):
+        top = lses.max(0)
+        shift = np.where(np.isneginf(top), 0, top)
+        weights = np.exp(lses - shift)
+        total = weights.sum(0)
+        lse = np.where(np.isneginf(top), -np.inf, shift + np.log(total))
+        out = (weights[..., None] * outputs).sum(0) / np.where(total == 0, 1, total)[..., None]
+    return out, lse
+
+
+# The attention types -------------------------------------------------------------------------------------------------
+
+
+def bottom_right(query, key, value, mask=None, causal=False, scale=None, window=None, slopes=None, softcap=0.0):
+    """A type's own alignment: query i stands at i + (S - L). Accepts a single query (d,)."""
+    query, single = as_rows(query)
+    key, value = np.asarray(key), np.asarray(value)
+    if single and mask is not None and np.ndim(mask) == 1:
+        mask = np.asarray(mask)[None, :]
+    offset = key.shape[-2] - query.shape[-2]
+    result = core(query, key, value, mask, causal, offset, window, slopes, scale, softcap)
+    return drop_row(result) if single else result
+
+
+def drop_row(result):
+    return Expected(
+        result.out[..., 0, :],
+        result.lse[..., 0],
+        result.kappa[..., 0],
+        result.peak[..., 0, :],
+        result.weights[..., 0, :],
+        result.visible[..., 0, :],
+        result.dtype,
+    )
+
+
+def split_heads(x, heads):
+    """(..., L, H d) as (..., H, L, d): contiguous slices of the width."""
+    x = np.asarray(x)
+    return np.swapaxes(x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads), -2, -3)
+
+
+def merge_heads(x):
+    x = np.swapaxes(x, -2, -3)
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
+class HeadedExpected(Expected):
+    """An Expected over heads whose public output has the heads concatenated."""
+
+    def bound(self):
+        return self.layout(super().bound())
+
+    def layout(self, x):
+        x = merge_heads(x)
+        return x[..., 0, :] if self.single else x
+
+
+def headed(query, key, value, heads, kv_heads, **options):
+    """Heads are contiguous slices of the width.
+
+    A mask broadcasts to (..., L, S) for all heads alike; with one axis more than the inputs, to (..., heads, L, S).
+    """
+    query, single = as_rows(query)
+    key, value = np.asarray(key), np.asarray(value)
+    mask = options.pop("mask", None)
+    if single and mask is not None and np.ndim(mask) == 1:
+        mask = np.asarray(mask)[None, :]
+    if mask is not None and 2 < np.ndim(mask) <= max(query.ndim, key.ndim, value.ndim):
+        mask = np.expand_dims(mask, -3)
+    q, k, v = split_heads(query, heads), split_heads(key, kv_heads), split_heads(value, kv_heads)
+    k, v = repeat_heads(q, k, v)
+    result = bottom_right(q, k, v, mask=mask, **options)
+    result = HeadedExpected(
+        result.out, result.lse, result.kappa, result.peak, result.weights, result.visible, result.dtype
+    )
+    result.single = single
+    result.out = result.layout(result.out)
+    return result
+
+
+def scaled_dot(query, key, value, *, mask=None, causal=False, scale=None, softcap=0.0):
+    return bottom_right(query, key, value, mask, causal, scale, softcap=softcap)
+
+
+def multi_head(query, key, value, *, num_heads=8, mask=None, causal=False, scale=None):
+    return headed(query, key, value, num_heads, num_heads, mask=mask, causal=causal, scale=scale)
+
+
+def flash_v2(
+    query,
+    key,
+    value,
+    *,
+    block_size=64,
+    block_size_q=0,
+    block_size_kv=0,
+    softcap=0.0,
+    mask=None,
+    causal=False,
+    scale=None,
+):
+    """Blocks change the order of summation only."""
+    return bottom_right(query, key, value, mask, causal, scale, softcap=softcap)
+
+
+def cross(query, key, value, *, mask=None, causal=False, scale=None):
+    return bottom_right(query, key, value, mask, causal, scale)
+
+
+def self_attention(query, key, value, *, mask=None, causal=False, scale=None):
+    return bottom_right(query, key, value, mask, causal, scale)
+
+
+def causal(query, key, value, *, mask=None, scale=None):
+    return bottom_right(query, key, value, mask, True, scale)
+
+
+def grouped_query(query, key, value, *, num_heads=8, num_kv_heads=2, mask=None, causal=False, scale=None):
+    return headed(query, key, value, num_heads, num_kv_heads, mask=mask, causal=causal, scale=scale)
+
+
+def alibi_slopes(heads):
+    """2^(-8 h / H), h = 1..H."""
+    return 2.0 ** (-8.0 * np.arange(1, heads + 1) / heads)
+
+
+def alibi(query, key, value, *, num_heads=8, slopes=None, mask=None, causal=False, scale=None):
+    slopes = alibi_slopes(num_heads) if slopes is None else slopes
+    return headed(query, key, value, num_heads, num_heads, slopes=slopes, mask=mask, causal=causal, scale=scale)
+
+
+def sliding_window(query, key, value, *, window_size=256, mask=None, causal=False, scale=None):
+    """Keys j in (p - W, p]."""
+    return bottom_right(query, key, value, mask, causal, scale, window=(window_size - 1, 0))
+
+
+def local(query, key, value, *, window_size=256, mask=None, causal=False, scale=None):
+    """Keys with |p - j| <= W // 2."""
+    half = window_size // 2
+    return bottom_right(query, key, value, mask, causal, scale, window=(half, half))
+
+
+# Canonical name -> oracle. A type of attention_types() that is missing here fails the suite.
+TYPES = {
+    "scaled_dot": scaled_dot,
+    "multi_head": multi_head,
+    "flash_v2": flash_v2,
+    "cross": cross,
+    "self": self_attention,
+    "causal": causal,
+    "grouped_query": grouped_query,
+    "alibi": alibi,
+    "sliding_window": sliding_window,
+    "local": local,
+}
+
+
+def check(actual, expected, what=""):
+    """Asserts that `actual` is within the bound of `expected` (an Expected), NaN exactly where NaN is expected.
+
+    Returns the worst error as a share of the bound.
+    """
+    actual = np.asarray(actual)
+    assert actual.shape == expected.out.shape, f"{what}: shape {actual.shape}, expected {expected.out.shape}"
+    assert actual.dtype == expected.dtype, f"{what}: dtype {actual.dtype}, expected {expected.dtype}"
+    return within(actual, expected.out, expected.bound(), what)
+
+
+def within(actual, exact, bound, what=""):
+    """Asserts |actual - exact| <= bound everywhere, and NaN and infinities exactly where `exact` has them."""
+    actual = np.asarray(actual)
+    assert actual.shape == np.shape(exact), f"{what}: shape {actual.shape}, expected {np.shape(exact)}"
+    if actual.size == 0:
+        return 0.0
+    actual = actual.astype(exact.dtype)
+    nan = np.isnan(exact)
+    assert (np.isnan(actual) == nan).all(), (
+        f"{what}: NaN at {first(np.isnan(actual) != nan)}: got {actual[first(np.isnan(actual) != nan)]}, "
+        f"expected {exact[first(np.isnan(actual) != nan)]}"
+    )
+    endless = np.isinf(exact)
+    assert (actual[endless] == exact[endless]).all(), f"{what}: infinities differ"
+    bound = np.broadcast_to(bound, exact.shape)
+    regular = ~nan & ~endless
+    with np.errstate(all="ignore"):
+        share = np.where(regular, np.abs(actual - np.where(regular, exact, 0)) / bound, 0)
+    worst = np.unravel_index(np.argmax(share), share.shape)
+    assert share[worst] <= 1, (
+        f"{what}: error {float(abs(actual[worst] - exact[worst])):.3g} is {float(share[worst]):.3g} times the bound "
+        f"{float(bound[worst]):.3g} at {tuple(int(i) for i in worst)}: got {actual[worst]}, expected {exact[worst]}"
+    )
+    return float(share[worst])
+
+
+def first(where):
+    return tuple(int(i) for i in np.argwhere(where)[0])

@@ -1,0 +1,566 @@
+"""A catalogue of bad input: the exact exception, and a message that names the argument and its value."""
+
+import re
+
+import numpy as np
+import numpy.ma
+import pytest
+import reference
+import ruvector
+from support import normal
+
+sdpa = ruvector.scaled_dot_product_attention
+Unknown = ruvector.UnknownAttentionType
+
+
+def says(*parts):
+    """A message that contains all of these, in any order."""
+    return "(?s)" + "".join(f"(?=.*{re.escape(str(p))})" for p in parts)
+
+
+def exactly(text):
+    return f"^{re.escape(text)}$"
+
+
+def x(*shape, dtype=np.float32):
+    return normal(shape, dtype, "bad input", len(shape))
+
+
+Q, K, V = x(2, 5, 8), x(2, 7, 8), x(2, 7, 6)
+VECTOR, KEYS, VALUES = x(8), x(7, 8), x(7, 6)
+OUT = np.zeros((2, 5, 6), np.float32)
+LOCKED = OUT.copy()
+LOCKED.setflags(write=False)
+CASES = []
+
+
+def case(name, error, pattern, call, *arguments, **options):
+    CASES.append(pytest.param(call, arguments, options, error, pattern, id=name))
+
+
+# Types of the arrays -------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "complex64": np.ones((2, 5, 8), np.complex64),
+    "complex128": np.ones((2, 5, 8), np.complex128),
+    "object": np.ones((2, 5, 8), object),
+    "str": np.full((2, 5, 8), "a"),
+    "bytes": np.full((2, 5, 8), b"a"),
+    "structured": np.zeros((2, 5, 8), [("re", "f4"), ("im", "f4")]),
+    "datetime64": np.zeros((2, 5, 8), "M8[s]"),
+    "timedelta64": np.zeros((2, 5, 8), "m8[s]"),
+    "longdouble": np.zeros((2, 5, 8), np.longdouble),
+    "masked": np.ma.masked_array(np.ones((2, 5, 8), np.float32), mask=True),
+}
+SHOWN = {"str": "<U1", "bytes": "S1", "structured": "re", "masked": "mask"}
+if np.dtype(np.longdouble) == np.dtype(np.float64):
+    del WRONG["longdouble"]
+
+for kind, array in WRONG.items():
+    shown = SHOWN.get(kind, array.dtype.name if kind != "masked" else "mask")
+    for position, role in enumerate(("query", "key", "value")):
+        arrays = [Q, Q, Q]
+        arrays[position] = array
+        case(f"sdpa {role} {kind}", TypeError, says(role, shown), sdpa, *arrays)
+    case(f"attention query {kind}", TypeError, says("query", shown), ruvector.attention, array, Q, Q)
+    case(f"softmax x {kind}", TypeError, says("x", shown), ruvector.softmax, array)
+    case(f"log_softmax x {kind}", TypeError, says("x", shown), ruvector.log_softmax, array)
+    case(f"dot a {kind}", TypeError, says("a", shown), ruvector.dot, array, Q)
+    case(f"dot b {kind}", TypeError, says("b", shown), ruvector.dot, Q, array)
+    case(f"batched keys {kind}", TypeError, says("keys", shown), ruvector.batched_dot_products, Q[0, 0], array[0])
+    case(f"multi_head values {kind}", TypeError, says("values", shown), ruvector.multi_head_attention, Q, Q, array, 2)
+    case(f"flash keys {kind}", TypeError, says("keys", shown), ruvector.flash_attention, Q, array, Q)
+    case(f"score key {kind}", TypeError, says("key", shown), ruvector.attention_score, Q[0, 0], array[0, 0])
+
+for nothing in (None, "abc", {}, object()):
+    case(f"sdpa query {type(nothing).__name__}", TypeError, says("query"), sdpa, nothing, K, V)
+    case(f"softmax {type(nothing).__name__}", TypeError, says("x"), ruvector.softmax, nothing)
+case("sdpa ragged key", ValueError, says("key"), sdpa, Q, [[1.0, 2.0], [3.0]], V)
+case("softmax ragged", ValueError, says("x"), ruvector.softmax, [[1.0, 2.0], [3.0]])
+case("sdpa missing value", TypeError, says("value"), sdpa, Q, K)
+case("sdpa unknown keyword", TypeError, says("masks"), sdpa, Q, K, V, masks=None)
+
+# Shapes --------------------------------------------------------------------------------------------------------------
+
+WIDTHS = exactly("Query and key dimensions must match: 768 vs 384")
+WIDE, NARROW, LONG = x(2, 768), x(7, 384), x(7, 768)
+case("width sdpa", ValueError, WIDTHS, sdpa, WIDE, NARROW, x(7, 6))
+case("width attention", ValueError, WIDTHS, ruvector.attention, WIDE, NARROW, x(7, 6))
+case("width attention flash", ValueError, WIDTHS, ruvector.attention, WIDE, NARROW, x(7, 6), "flash")
+case("width attention multi_head", ValueError, WIDTHS, ruvector.attention, WIDE, NARROW, NARROW, "multi_head")
+case("width single query", ValueError, WIDTHS, ruvector.attention, WIDE[0], NARROW, x(7, 6))
+case("width multi_head_attention", ValueError, WIDTHS, ruvector.multi_head_attention, WIDE, NARROW, NARROW, 8)
+case("width flash_attention", ValueError, WIDTHS, ruvector.flash_attention, WIDE, NARROW, x(7, 6))
+case("width partial_attention", ValueError, WIDTHS, ruvector.partial_attention, WIDE, NARROW, x(7, 6))
+case("width attention_score", ValueError, WIDTHS, ruvector.attention_score, WIDE[0], NARROW[0])
+case("width attention_scores", ValueError, WIDTHS, ruvector.attention_scores, WIDE[0], NARROW)
+case("width batched", ValueError, WIDTHS, ruvector.batched_dot_products, WIDE[0], NARROW)
+case("width get_attention", ValueError, WIDTHS, ruvector.get_attention("cross"), WIDE, NARROW, x(7, 6))
+case(
+    "width varlen",
+    ValueError,
+    WIDTHS,
+    ruvector.varlen_attention,
+    x(2, 1, 768),
+    x(7, 1, 384),
+    x(7, 1, 6),
+    [0, 2],
+    [0, 7],
+)
+
+LENGTHS = exactly("Keys and values must have same length: 5 vs 4")
+case("length sdpa", ValueError, LENGTHS, sdpa, x(3, 8), x(5, 8), x(4, 8))
+case("length attention", ValueError, LENGTHS, ruvector.attention, x(3, 8), x(5, 8), x(4, 8))
+case("length attention local", ValueError, LENGTHS, ruvector.attention, x(3, 8), x(5, 8), x(4, 8), "local")
+case("length single query", ValueError, LENGTHS, ruvector.attention, x(8), x(5, 8), x(4, 8))
+case("length multi_head", ValueError, LENGTHS, ruvector.multi_head_attention, x(3, 8), x(5, 8), x(4, 8), 2)
+case("length flash", ValueError, LENGTHS, ruvector.flash_attention, x(3, 8), x(5, 8), x(4, 8))
+case("length partial", ValueError, LENGTHS, ruvector.partial_attention, x(3, 8), x(5, 8), x(4, 8))
+
+HEADS = exactly("Query dimension 768 must be divisible by num_heads 5")
+case("heads multi_head_attention", ValueError, HEADS, ruvector.multi_head_attention, WIDE, LONG, LONG, 5)
+case("heads attention", ValueError, HEADS, ruvector.attention, WIDE, LONG, LONG, "multi_head", num_heads=5)
+case("heads alias", ValueError, HEADS, ruvector.attention, WIDE, LONG, LONG, "mha", num_heads=5)
+case("heads alibi", ValueError, HEADS, ruvector.attention, WIDE, LONG, LONG, "alibi", num_heads=5)
+case("heads score", ValueError, HEADS, ruvector.attention_score, WIDE[0], LONG[0], "multi_head", num_heads=5)
+case("heads scores", ValueError, HEADS, ruvector.attention_scores, WIDE[0], LONG, "multi_head", num_heads=5)
+case("heads single query", ValueError, HEADS, ruvector.multi_head_attention, WIDE[0], LONG, LONG, 5)
+case(
+    "heads grouped_query",
+    ValueError,
+    HEADS,
+    ruvector.attention,
+    WIDE,
+    LONG,
+    LONG,
+    "gqa",
+    num_heads=5,
+    num_kv_heads=1,
+)
+case(
+    "heads of values",
+    ValueError,
+    says("7", "num_heads", "4"),
+    ruvector.multi_head_attention,
+    x(3, 8),
+    x(5, 8),
+    x(5, 7),
+    4,
+)
+
+case("sdpa 0-d query", ValueError, says("query"), sdpa, np.float32(1), K, V)
+case("sdpa 0-d key", ValueError, says("key"), sdpa, Q, np.float32(1), V)
+case("sdpa 1-d key", ValueError, says("key", "(8,)"), sdpa, Q, K[0, 0], V)
+case("sdpa 1-d value", ValueError, says("value", "(6,)"), sdpa, Q, K, V[0, 0])
+case("sdpa width 0", ValueError, r"(?i)dim", sdpa, x(2, 3, 0), x(2, 4, 0), x(2, 4, 3))
+case("attention width 0", ValueError, r"(?i)dim", ruvector.attention, x(3, 0), x(4, 0), x(4, 3))
+case("sdpa batch", ValueError, says("(2, 5, 8)", "(3, 7, 8)"), sdpa, Q, x(3, 7, 8), x(3, 7, 6))
+case("sdpa batch of values", ValueError, says("(2, 5, 8)", "(3, 7, 6)"), sdpa, Q, K, x(3, 7, 6))
+case("attention batch", ValueError, says("(2, 5, 8)", "(3, 7, 8)"), ruvector.attention, Q, x(3, 7, 8), x(3, 7, 6))
+case("sdpa heads", ValueError, says("enable_gqa", "8", "2"), sdpa, x(1, 8, 5, 4), x(1, 2, 7, 4), x(1, 2, 7, 4))
+case(
+    "sdpa gqa does not divide",
+    ValueError,
+    says("8", "3"),
+    sdpa,
+    x(1, 8, 5, 4),
+    x(1, 3, 7, 4),
+    x(1, 3, 7, 4),
+    enable_gqa=True,
+)
+case(
+    "sdpa gqa more key heads",
+    ValueError,
+    says("2", "8"),
+    sdpa,
+    x(1, 2, 5, 4),
+    x(1, 8, 7, 4),
+    x(1, 8, 7, 4),
+    enable_gqa=True,
+)
+case(
+    "gqa type: width of keys",
+    ValueError,
+    says("24", "16"),
+    ruvector.attention,
+    x(3, 64),
+    x(5, 24),
+    x(5, 16),
+    "grouped_query",
+    num_heads=8,
+    num_kv_heads=2,
+)
+case(
+    "gqa type: heads do not divide",
+    ValueError,
+    says("num_kv_heads", "3", "8"),
+    ruvector.attention,
+    x(3, 64),
+    x(5, 24),
+    x(5, 24),
+    "grouped_query",
+    num_heads=8,
+    num_kv_heads=3,
+)
+case(
+    "sdpa huge product",
+    ValueError,
+    says("shape"),
+    sdpa,
+    np.broadcast_to(x(1, 8), (2**40, 1, 1, 8)),
+    np.broadcast_to(x(1, 8), (2**40, 1, 8)),
+    np.broadcast_to(x(1, 8), (2**40, 1, 8)),
+)
+case("sdpa huge result", MemoryError, "", sdpa, np.broadcast_to(x(1, 8), (2**40, 8)), KEYS, VALUES)
+case("dot lengths", ValueError, says("3", "4"), ruvector.dot, x(3), x(4))
+case("dot batch", ValueError, says("(2, 4)", "(3, 4)"), ruvector.dot, x(2, 4), x(3, 4))
+case("dot scalar", ValueError, says("a"), ruvector.dot, np.float32(1), x(3))
+case("batched 1-d keys", ValueError, says("keys", "(8,)"), ruvector.batched_dot_products, VECTOR, x(8))
+case("batched batch", ValueError, says("(2, 8)", "(3, 7, 8)"), ruvector.batched_dot_products, x(2, 8), x(3, 7, 8))
+case("softmax axis", ValueError, says("axis", "3", "(4, 5)"), ruvector.softmax, x(4, 5), 3)
+case("softmax negative axis", ValueError, says("axis", "-3", "(4, 5)"), ruvector.softmax, x(4, 5), -3)
+case("softmax 0-d", ValueError, says("x", "()"), ruvector.softmax, np.float32(1))
+case("log_softmax axis", ValueError, says("axis", "2", "(4, 5)"), ruvector.log_softmax, x(4, 5), 2)
+case("softmax axis type", TypeError, says("axis"), ruvector.softmax, x(4, 5), "rows")
+case("softmax axis float", TypeError, says("axis"), ruvector.softmax, x(4, 5), 0.5)
+
+# Options of attention ------------------------------------------------------------------------------------------------
+
+for call, name in ((sdpa, "sdpa"), (ruvector.attention, "attention"), (ruvector.flash_attention, "flash")):
+    for bad in (np.nan, np.inf, -np.inf):
+        case(f"{name} scale {bad}", ValueError, says("scale", bad), call, Q, K, V, scale=bad)
+    case(f"{name} scale text", TypeError, says("scale", "big"), call, Q, K, V, scale="big")
+    case(f"{name} scale array", TypeError, says("scale"), call, Q, K, V, scale=np.ones(3))
+    case(f"{name} scale complex", TypeError, says("scale"), call, Q, K, V, scale=1j)
+    for bad in (-1.0, np.nan, np.inf):
+        case(f"{name} softcap {bad}", ValueError, says("softcap", bad), call, Q, K, V, softcap=bad)
+    case(f"{name} softcap text", TypeError, says("softcap"), call, Q, K, V, softcap="low")
+for bad in ((1,), (1, 2, 3), (-1, 2), (2, -1)):
+    case(f"sdpa window {bad}", ValueError, says("window", bad), sdpa, Q, K, V, window=bad)
+for bad in ((1.5, 2), "ab", 3, ("1", 2)):
+    case(f"sdpa window {bad!r}", (TypeError, ValueError), says("window", bad), sdpa, Q, K, V, window=bad)
+for bad in (-0.1, 1.0, 1.5, np.nan):
+    case(f"sdpa dropout_p {bad}", ValueError, says("dropout_p", bad), sdpa, Q, K, V, dropout_p=bad, rng=1)
+    case(
+        f"attention dropout {bad}",
+        ValueError,
+        says("dropout", bad),
+        ruvector.attention,
+        Q,
+        K,
+        V,
+        dropout=bad,
+        training=True,
+        rng=1,
+    )
+case("sdpa dropout_p text", TypeError, says("dropout_p"), sdpa, Q, K, V, dropout_p="half", rng=1)
+case("sdpa dropout without rng", ValueError, says("rng"), sdpa, Q, K, V, dropout_p=0.5)
+case("attention dropout without rng", ValueError, says("rng"), ruvector.attention, Q, K, V, dropout=0.5, training=True)
+case(
+    "multi_head dropout without rng",
+    ValueError,
+    says("rng"),
+    ruvector.multi_head_attention,
+    Q,
+    K,
+    K,
+    2,
+    dropout=0.5,
+    training=True,
+)
+case(
+    "flash dropout without rng", ValueError, says("rng"), ruvector.flash_attention, Q, K, V, dropout=0.5, training=True
+)
+case("sdpa rng text", TypeError, "", sdpa, Q, K, V, dropout_p=0.5, rng="seed")
+
+case(
+    "mask shape",
+    ValueError,
+    exactly("attn_mask shape (3, 4) does not broadcast to (2, 5, 7)"),
+    sdpa,
+    Q,
+    K,
+    V,
+    np.ones((3, 4), bool),
+)
+case("mask batch", ValueError, says("attn_mask", "(3, 5, 7)", "(2, 5, 7)"), sdpa, Q, K, V, np.ones((3, 5, 7), bool))
+case("mask axes", ValueError, says("attn_mask", "(2, 2, 5, 7)"), sdpa, Q, K, V, np.ones((2, 2, 5, 7), bool))
+case(
+    "mask batch that only the mask has",
+    ValueError,
+    says("attn_mask", "(3, 1, 5, 7)", "(1, 2, 5, 7)"),
+    sdpa,
+    Q[None],
+    K[None],
+    V[None],
+    np.ones((3, 1, 5, 7), bool),
+)
+case("mask float shape", ValueError, says("attn_mask", "(6,)"), sdpa, Q, K, V, np.zeros(6, np.float32))
+case("mask of a type", ValueError, says("mask", "(3, 4)"), ruvector.attention, Q, K, V, mask=np.ones((3, 4), bool))
+case(
+    "mask of one query",
+    ValueError,
+    says("mask", "(6,)"),
+    ruvector.attention,
+    VECTOR,
+    KEYS,
+    VALUES,
+    mask=np.ones(6, bool),
+)
+for kind in ("int64", "uint8", "int32", "complex64", "object", "U1", "M8[s]"):
+    bad = np.zeros((5, 7), kind)
+    shown = bad.dtype.name if kind != "U1" else "<U1"
+    case(f"mask {kind}", TypeError, says("attn_mask", shown), sdpa, Q, K, V, bad)
+case("mask of a type int64", TypeError, says("mask", "int64"), ruvector.attention, Q, K, V, mask=np.ones((5, 7), int))
+case("mask of text", TypeError, says("attn_mask"), sdpa, Q, K, V, "causal")
+case("slopes shape", ValueError, says("alibi_slopes", "(3,)"), sdpa, Q, K, V, alibi_slopes=np.ones(3))
+case("slopes axes", ValueError, says("alibi_slopes", "(2, 2, 2)"), sdpa, Q, K, V, alibi_slopes=np.ones((2, 2, 2)))
+case("slopes complex", TypeError, says("alibi_slopes", "complex128"), sdpa, Q, K, V, alibi_slopes=np.ones(2, complex))
+case("slopes text", TypeError, says("alibi_slopes"), sdpa, Q, K, V, alibi_slopes="steep")
+case(
+    "alibi slopes shape",
+    ValueError,
+    says("slopes", "(3,)"),
+    ruvector.attention,
+    Q,
+    K,
+    x(2, 7, 8),
+    "alibi",
+    slopes=np.ones(3),
+)
+
+# out -----------------------------------------------------------------------------------------------------------------
+
+for call, name in ((sdpa, "sdpa"), (ruvector.attention, "attention"), (ruvector.flash_attention, "flash")):
+    case(f"{name} out dtype", TypeError, says("out", "float64", "float32"), call, Q, K, V, out=OUT.astype(float))
+    case(f"{name} out shape", ValueError, says("out", "(2, 5, 5)", "(2, 5, 6)"), call, Q, K, V, out=OUT[..., :5])
+    case(f"{name} out read-only", ValueError, says("out", "read-only"), call, Q, K, V, out=LOCKED)
+    case(f"{name} out list", TypeError, says("out", "list"), call, Q, K, V, out=OUT.tolist())
+case("sdpa out batch", ValueError, says("out", "(3, 5, 6)"), sdpa, Q, K, V, out=np.zeros((3, 5, 6), np.float32))
+case("sdpa out axes", ValueError, says("out", "(5, 6)"), sdpa, Q, K, V, out=np.zeros((5, 6), np.float32))
+case("softmax out dtype", TypeError, says("out", "float64"), ruvector.softmax, OUT, out=OUT.astype(float))
+case("softmax out shape", ValueError, says("out", "(2, 5, 5)"), ruvector.softmax, OUT, out=OUT[..., :5])
+case("softmax out read-only", ValueError, says("out", "read-only"), ruvector.softmax, OUT, out=LOCKED)
+case("softmax out tuple", TypeError, says("out", "tuple"), ruvector.softmax, OUT, out=(OUT,))
+case(
+    "multi_head out dtype",
+    TypeError,
+    says("out", "float64"),
+    ruvector.multi_head_attention,
+    Q,
+    K,
+    V,
+    2,
+    out=OUT.astype(float),
+)
+case(
+    "multi_head out shape",
+    ValueError,
+    says("out", "(2, 5, 5)"),
+    ruvector.multi_head_attention,
+    Q,
+    K,
+    V,
+    2,
+    out=OUT[..., :5],
+)
+
+# Types and their parameters ------------------------------------------------------------------------------------------
+
+for name in ("x", "flash_v3", "", " scaled_dot", "Scaled Dot", "scaled-dot", "softmax"):
+    pattern = f"^{re.escape(f'Unknown attention type: {name!r}. Available: ')}.*scaled_dot.*flash_v2.*local"
+    case(f"get_attention {name!r}", Unknown, pattern, ruvector.get_attention, name)
+case("attention unknown", Unknown, says("'x'", "scaled_dot"), ruvector.attention, Q, K, V, "x")
+case("score unknown", Unknown, says("'x'", "scaled_dot"), ruvector.attention_score, VECTOR, VECTOR, "x")
+case("scores unknown", Unknown, says("'x'", "scaled_dot"), ruvector.attention_scores, VECTOR, KEYS, "x")
+for bad in (None, 3, b"flash", ["flash"]):
+    case(f"get_attention {bad!r}", TypeError, says("attention"), ruvector.get_attention, bad)
+case("AttentionType unknown", AttributeError, says("Nope"), getattr, ruvector.AttentionType, "Nope")
+case("AttentionType option", TypeError, says("blocks", "block_size"), lambda: ruvector.AttentionType.FlashV2(blocks=3))
+
+OPTIONS = {
+    "scaled_dot": "softcap",
+    "multi_head": "num_heads",
+    "flash_v2": "block_size_kv",
+    "grouped_query": "num_kv_heads",
+    "alibi": "slopes",
+    "sliding_window": "window_size",
+    "local": "window_size",
+    "cross": "scale",
+    "self": "causal",
+    "causal": "mask",
+}
+for name, own in OPTIONS.items():
+    case(f"option of {name}", TypeError, says("temperature", name, own), ruvector.get_attention, name, temperature=1.0)
+case("attention option", TypeError, says("temperature", "softcap"), ruvector.attention, Q, K, V, temperature=1.0)
+case("score option", TypeError, says("temperature"), ruvector.attention_score, VECTOR, VECTOR, temperature=1.0)
+case("scores option", TypeError, says("temperature"), ruvector.attention_scores, VECTOR, KEYS, temperature=1.0)
+case("option of another type", TypeError, says("block_size", "softcap"), ruvector.attention, Q, K, V, block_size=3)
+case("causal is not an option of causal", TypeError, says("causal"), ruvector.get_attention, "causal", causal=False)
+for name, option in (
+    ("multi_head", "num_heads"),
+    ("alibi", "num_heads"),
+    ("grouped_query", "num_kv_heads"),
+    ("flash_v2", "block_size"),
+):
+    for bad in (0, -1):
+        case(f"{name} {option}={bad}", ValueError, says(option, bad), ruvector.get_attention, name, **{option: bad})
+    for bad in (2.5, "8", None):
+        case(f"{name} {option}={bad!r}", TypeError, says(option, bad), ruvector.get_attention, name, **{option: bad})
+for name in ("sliding_window", "local"):
+    case(f"{name} window_size=-1", ValueError, says("window_size", -1), ruvector.get_attention, name, window_size=-1)
+    case(f"{name} window_size=2.5", TypeError, says("window_size", 2.5), ruvector.get_attention, name, window_size=2.5)
+for bad in (0, -2):
+    case(f"num_heads {bad}", ValueError, says("num_heads", bad), ruvector.multi_head_attention, Q, K, V, bad)
+    case(f"block_size {bad}", ValueError, says("block_size", bad), ruvector.flash_attention, Q, K, V, bad)
+for bad in (2.0, "2", None):
+    case(f"num_heads {bad!r}", TypeError, says("num_heads", bad), ruvector.multi_head_attention, Q, K, V, bad)
+case("block_size_q", ValueError, says("block_size_q", -4), ruvector.flash_attention, Q, K, V, block_size_q=-4)
+case("block_size_kv", TypeError, says("block_size_kv", 1.5), ruvector.flash_attention, Q, K, V, block_size_kv=1.5)
+
+# Weights of multi_head_attention -------------------------------------------------------------------------------------
+
+MHA = ruvector.multi_head_attention
+for role, given in (("q", "(9, 8)"), ("k", "(9, 8)"), ("v", "(9, 8)")):
+    case(f"w_{role} rows", ValueError, says(f"w_{role}", given), MHA, Q, K, K, 2, **{f"w_{role}": x(9, 8)})
+    case(f"w_{role} axes", ValueError, says(f"w_{role}", "(8,)"), MHA, Q, K, K, 2, **{f"w_{role}": x(8)})
+    case(f"b_{role} length", ValueError, says(f"b_{role}", "(5,)"), MHA, Q, K, K, 2, **{f"b_{role}": x(5)})
+case("w_o rows", ValueError, says("w_o", "(7, 3)"), MHA, Q, K, V, 2, w_o=x(7, 3))
+case("b_o length", ValueError, says("b_o", "(5,)"), MHA, Q, K, V, 2, b_o=x(5))
+case("w_q complex", TypeError, says("w_q", "complex128"), MHA, Q, K, K, 2, w_q=np.ones((8, 8), complex))
+case(
+    "w_q heads",
+    ValueError,
+    exactly("Query dimension 9 must be divisible by num_heads 2"),
+    MHA,
+    Q,
+    K,
+    K,
+    2,
+    w_q=x(8, 9),
+    w_k=x(8, 9),
+)
+case("w_q and w_k", ValueError, exactly("Query and key dimensions must match: 4 vs 8"), MHA, Q, K, K, 2, w_q=x(8, 4))
+
+# varlen --------------------------------------------------------------------------------------------------------------
+
+VQ, VK, VV = x(6, 4, 8), x(9, 2, 8), x(9, 2, 5)
+varlen = ruvector.varlen_attention
+case("varlen start", ValueError, says("cu_seqlens_q", "1"), varlen, VQ, VK, VV, [1, 6], [0, 9])
+case("varlen end", ValueError, says("cu_seqlens_q", "5", "6"), varlen, VQ, VK, VV, [0, 5], [0, 9])
+case("varlen end of keys", ValueError, says("cu_seqlens_k", "10", "9"), varlen, VQ, VK, VV, [0, 6], [0, 10])
+case("varlen falling", ValueError, says("cu_seqlens_k"), varlen, VQ, VK, VV, [0, 3, 6], [0, 12, 9])
+case("varlen negative", ValueError, says("cu_seqlens_q", "-2"), varlen, VQ, VK, VV, [0, -2, 6], [0, 3, 9])
+case("varlen counts", ValueError, says("cu_seqlens_q", "cu_seqlens_k"), varlen, VQ, VK, VV, [0, 3, 6], [0, 9])
+case("varlen float", TypeError, says("cu_seqlens_q", "float64"), varlen, VQ, VK, VV, [0.0, 6.0], [0, 9])
+case("varlen 2-d", ValueError, says("cu_seqlens_q", "(1, 2)"), varlen, VQ, VK, VV, [[0, 6]], [0, 9])
+case("varlen empty", ValueError, says("cu_seqlens_q"), varlen, VQ, VK, VV, np.empty(0, int), np.empty(0, int))
+case("varlen heads", ValueError, says("4", "3"), varlen, VQ, x(9, 3, 8), x(9, 3, 5), [0, 6], [0, 9])
+case("varlen key and value heads", ValueError, says("2", "4"), varlen, VQ, VK, x(9, 3, 5), [0, 6], [0, 9])
+case("varlen 2-d query", ValueError, says("query", "(6, 8)"), varlen, x(6, 8), VK, VV, [0, 6], [0, 9])
+case(
+    "varlen lengths",
+    ValueError,
+    exactly("Keys and values must have same length: 9 vs 8"),
+    varlen,
+    VQ,
+    VK,
+    VV[:8],
+    [0, 6],
+    [0, 9],
+)
+case("varlen scale", ValueError, says("scale", "nan"), varlen, VQ, VK, VV, [0, 6], [0, 9], scale=np.nan)
+case("varlen window", ValueError, says("window", (-1, 0)), varlen, VQ, VK, VV, [0, 6], [0, 9], window=(-1, 0))
+case("varlen slopes", ValueError, says("alibi_slopes", "(3,)"), varlen, VQ, VK, VV, [0, 6], [0, 9], alibi_slopes=x(3))
+case("varlen out", ValueError, says("out", "(6, 4, 4)"), varlen, VQ, VK, VV, [0, 6], [0, 9], out=x(6, 4, 4))
+
+# States --------------------------------------------------------------------------------------------------------------
+
+STATE = ruvector.AttentionState(x(2, 5, 6), np.zeros((2, 5)))
+merge = ruvector.merge_states
+case("merge nothing", ValueError, says("states"), merge, [])
+case("merge numbers", TypeError, says("states"), merge, [1, 2])
+case("merge one thing", TypeError, says("states"), merge, 3)
+case(
+    "merge shapes",
+    ValueError,
+    says("(2, 5, 6)", "(2, 5, 7)"),
+    merge,
+    [STATE, ruvector.AttentionState(x(2, 5, 7), np.zeros((2, 5)))],
+)
+case(
+    "merge lse shape", ValueError, says("lse", "(2, 4)"), merge, [ruvector.AttentionState(x(2, 5, 6), np.zeros((2, 4)))]
+)
+case(
+    "merge complex",
+    TypeError,
+    says("complex64"),
+    merge,
+    [ruvector.AttentionState(np.ones((2, 5, 6), np.complex64), np.zeros((2, 5)))],
+)
+
+# The run time --------------------------------------------------------------------------------------------------------
+
+
+def enter(name):
+    with ruvector.use_isa(name):
+        pass
+
+
+for bad in ("sse9", "", "AVX9000"):
+    case(f"use_isa {bad!r}", ValueError, says(repr(bad), ruvector.isas()[0], "scalar"), enter, bad)
+for bad in (None, 3):
+    case(f"use_isa {bad!r}", TypeError, says("name"), enter, bad)
+for bad in (0, -3):
+    case(f"set_num_threads {bad}", ValueError, says(bad), ruvector.set_num_threads, bad)
+for bad in ("2", 2.5, None):
+    case(f"set_num_threads {bad!r}", TypeError, "", ruvector.set_num_threads, bad)
+
+# register ------------------------------------------------------------------------------------------------------------
+
+
+def constant(query, key, value, *, mask=None):
+    return value
+
+
+register = ruvector.register
+case("register a name that is taken", ValueError, says("flash_v2"), register, "flash_v2", constant)
+case("register a name in other case", ValueError, says("FLASH_V2"), register, "FLASH_V2", constant)
+case("register an alias that is taken", ValueError, says("mha"), register, "bad_input_type", constant, aliases=("mha",))
+case("register an alias as a name", ValueError, says("mha"), register, "mha", constant)
+case("register what is no function", TypeError, says("fn"), register, "bad_input_type", 3)
+case("register without a name", ValueError, says("name"), register, "", constant)
+case("register a number", TypeError, says("name"), register, 3, constant)
+
+
+@pytest.mark.parametrize(("call", "arguments", "options", "error", "pattern"), CASES)
+def test_bad_input(call, arguments, options, error, pattern):
+    threads = ruvector.get_num_threads()
+    with pytest.raises(error, match=pattern) as caught:
+        call(*arguments, **options)
+    # NumPy's own MemoryError is a subclass
+    assert caught.type in (error if isinstance(error, tuple) else (error,)) or error is MemoryError
+    assert ruvector.get_num_threads() == threads
+    assert not any(r.name == "bad_input_type" for r in ruvector.attention_types())
+
+
+def test_the_catalogue_is_long_enough():
+    assert len(CASES) >= 150
+    assert len({c.id for c in CASES}) == len(CASES)
+
+
+def test_nothing_is_written_before_an_error():
+    out = np.full((2, 5, 6), 7, np.float32)
+    for options in ({"scale": np.nan}, {"attn_mask": np.ones((3, 4), bool)}, {"window": (-1, 1)}, {"dropout_p": 0.5}):
+        with pytest.raises(ValueError):
+            sdpa(Q, K, V, out=out, **options)
+    assert (out == 7).all()
+
+
+def test_a_failed_call_leaves_the_next_one_right():
+    expected = reference.scaled_dot_product_attention(Q, K, V)
+    for parameters in CASES[::7]:
+        call, arguments, options, error, _ = parameters.values
+        with pytest.raises(error):
+            call(*arguments, **options)
+        reference.check(sdpa(Q, K, V), expected)
