@@ -50,12 +50,17 @@ typedef struct run {
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
+/* Divisors here are mostly 1, and a 64-bit division costs as much as a row of keys. */
+static int64_t div64(int64_t a, int64_t b) { return b == 1 ? a : a / b; }
+static int64_t mod64(int64_t a, int64_t b) { return b == 1 ? 0 : a % b; }
+
+/* Strides are multiples of the element's size, a power of two. */
 static int array_fits(const rv_array *x, size_t item, int batch_axes)
 {
+    int64_t low = x->head_stride | x->row_stride;
     for (int i = 0; i < batch_axes; i++)
-        if (x->batch_stride[i] % (int64_t)item)
-            return 0;
-    return x->head_stride % (int64_t)item == 0 && x->row_stride % (int64_t)item == 0;
+        low |= x->batch_stride[i];
+    return (low & ((int64_t)item - 1)) == 0;
 }
 
 static rv_status check(const rv_attn_args *a, int64_t *batch)
@@ -64,7 +69,7 @@ static rv_status check(const rv_attn_args *a, int64_t *batch)
         return RV_ERR_PARAM;
     if (a->q_len < 0 || a->kv_len < 0 || a->dim < 1 || a->v_dim < 0 || a->heads < 0 || a->key_heads < 1 || a->value_heads < 1)
         return RV_ERR_SHAPE;
-    if (a->heads % a->key_heads || a->heads % a->value_heads)
+    if (mod64(a->heads, a->key_heads) || mod64(a->heads, a->value_heads))
         return RV_ERR_SHAPE;
     /* sizes past this would overflow sums of positions, and no array is that long */
     if (a->q_len > RV_FAR / 4 || a->kv_len > RV_FAR / 4 || a->dim > INT32_MAX / 64 || a->v_dim > INT32_MAX / 64)
@@ -105,7 +110,7 @@ static rv_status check(const rv_attn_args *a, int64_t *batch)
 static int64_t gcd(int64_t a, int64_t b)
 {
     while (b) {
-        int64_t r = a % b;
+        int64_t r = mod64(a, b);
         a = b;
         b = r;
     }
@@ -133,10 +138,10 @@ static int64_t plan(const run *r, segment *s)
     }
     int64_t keys = s->last_key - s->first_key;
     s->split_keys = max64(RV_SPLIT_KEYS, (keys / RV_SPLITS + RV_FEW_KEYS) / RV_FEW_KEYS * RV_FEW_KEYS);
-    s->splits = max64(1, (keys + s->split_keys - 1) / s->split_keys);
-    int64_t heads = max64(1, min64(r->share, RV_FEW_ROWS / s->q_len));
-    s->tiles = (r->share + heads - 1) / heads;
-    return s->tiles * r->batch * (a->heads / r->share);
+    s->splits = keys <= s->split_keys ? 1 : (keys + s->split_keys - 1) / s->split_keys;
+    int64_t heads = max64(1, min64(r->share, div64(RV_FEW_ROWS, s->q_len)));
+    s->tiles = div64(r->share + heads - 1, heads);
+    return s->tiles * r->batch * div64(a->heads, r->share);
 }
 
 /* Time of the whole call on one thread, for the choice of threads only: arithmetic at 80 flop/ns, keys and values at 40 B/ns. */
@@ -153,7 +158,7 @@ static double work_ns(const run *r)
         else if (s->q_len > 1 && (r->options.right < s->kv_len || r->options.left < s->kv_len))
             seen *= 0.5;
         flops += 2 * heads * (double)s->q_len * seen * (double)(a->dim + a->v_dim);
-        bytes += heads / (double)r->share * seen * (double)(a->dim + a->v_dim) * (double)r->item * (double)s->tiles;
+        bytes += (r->share == 1 ? heads : heads / (double)r->share) * seen * (double)(a->dim + a->v_dim) * (double)r->item * (double)s->tiles;
     }
     double compute = flops / 80, memory = bytes / 40;
     return compute > memory ? compute : memory;
@@ -163,8 +168,8 @@ static int64_t batch_offset(const rv_attn_args *a, const int64_t *stride, int64_
 {
     int64_t offset = 0;
     for (int i = a->batch_axes - 1; i >= 0; i--) {
-        offset += b % a->batch_shape[i] * stride[i];
-        b /= a->batch_shape[i];
+        offset += mod64(b, a->batch_shape[i]) * stride[i];
+        b = div64(b, a->batch_shape[i]);
     }
     return offset;
 }
@@ -235,9 +240,9 @@ static void tile_task(run *r, const segment *s, int worker, int64_t task)
     t.query = (const char *)a->query.data + batch_offset(a, a->query.batch_stride, batch) + head * a->query.head_stride
               + (s->query_row + row) * a->query.row_stride;
     t.key = (const char *)a->key.data + batch_offset(a, a->key.batch_stride, batch)
-            + head / (a->heads / a->key_heads) * a->key.head_stride + s->key_row * a->key.row_stride;
+            + div64(head, div64(a->heads, a->key_heads)) * a->key.head_stride + s->key_row * a->key.row_stride;
     t.value = (const char *)a->value.data + batch_offset(a, a->value.batch_stride, batch)
-              + head / (a->heads / a->value_heads) * a->value.head_stride + s->key_row * a->value.row_stride;
+              + div64(head, div64(a->heads, a->value_heads)) * a->value.head_stride + s->key_row * a->value.row_stride;
     t.out = (char *)a->out.data + batch_offset(a, a->out.batch_stride, batch) + head * a->out.head_stride
             + (s->query_row + row) * a->out.row_stride;
     if (a->mask_kind)
@@ -271,17 +276,19 @@ static void tile_task(run *r, const segment *s, int worker, int64_t task)
 static void few_fill(const run *r, const segment *s, rv_few *f, const rv_attn_options *options, int64_t unit)
 {
     const rv_attn_args *a = r->a;
-    int64_t per = max64(1, min64(r->share, RV_FEW_ROWS / s->q_len)), item = (int64_t)r->item;
-    int64_t set = unit % s->tiles, shared = unit / s->tiles % (a->heads / r->share);
-    int64_t batch = unit / s->tiles / (a->heads / r->share);
+    int64_t per = max64(1, min64(r->share, div64(RV_FEW_ROWS, s->q_len))), item = (int64_t)r->item;
+    int64_t shares = div64(a->heads, r->share), rest = div64(unit, s->tiles);
+    int64_t set = mod64(unit, s->tiles), shared = mod64(rest, shares), batch = div64(rest, shares);
     int64_t head = shared * r->share + set * per, heads = min64(per, r->share - set * per);
     f->options = options;
     f->key = (const char *)a->key.data + batch_offset(a, a->key.batch_stride, batch)
-             + head / (a->heads / a->key_heads) * a->key.head_stride + s->key_row * a->key.row_stride;
+             + div64(head, div64(a->heads, a->key_heads)) * a->key.head_stride + s->key_row * a->key.row_stride;
     f->value = (const char *)a->value.data + batch_offset(a, a->value.batch_stride, batch)
-               + head / (a->heads / a->value_heads) * a->value.head_stride + s->key_row * a->value.row_stride;
-    f->key_stride = a->key.row_stride / item;
-    f->value_stride = a->value.row_stride / item;
+               + div64(head, div64(a->heads, a->value_heads)) * a->value.head_stride + s->key_row * a->value.row_stride;
+    /* the size is a power of two */
+    int shift = item == 8 ? 3 : item == 4 ? 2 : 1;
+    f->key_stride = a->key.row_stride >> shift;
+    f->value_stride = a->value.row_stride >> shift;
     f->rows = 0;
     const char *query = (const char *)a->query.data + batch_offset(a, a->query.batch_stride, batch);
     char *out = (char *)a->out.data + batch_offset(a, a->out.batch_stride, batch);
@@ -310,7 +317,7 @@ static void weights_task(run *r, const segment *s, int worker, int64_t task)
     f.options = &r->options;
     f.rows = 1;
     f.key = (const char *)a->key.data + batch_offset(a, a->key.batch_stride, batch)
-            + head / (a->heads / a->key_heads) * a->key.head_stride;
+            + div64(head, div64(a->heads, a->key_heads)) * a->key.head_stride;
     f.key_stride = a->key.row_stride / (int64_t)r->item;
     f.value = NULL;
     f.value_stride = 0;
@@ -412,7 +419,7 @@ rv_status rv_attn_run(const rv_attn_args *a)
     r.a = a;
     r.k = rv_kernels_get(a->dtype);
     r.item = rv_dtype_size(a->dtype);
-    r.share = gcd(a->heads / a->key_heads, a->heads / a->value_heads);
+    r.share = gcd(div64(a->heads, a->key_heads), div64(a->heads, a->value_heads));
     r.tile_q = a->block_q ? min64(a->block_q, r.k->tile_rows()) : r.k->tile_rows();
     r.stop = 0;
     r.states = NULL;
@@ -456,7 +463,7 @@ rv_status rv_attn_run(const rv_attn_args *a)
         few |= s->few;
         tiled |= !s->few;
         if (s->few && s->q_len > 0 && !a->weights)
-            rows = (int)max64(rows, min64(RV_FEW_ROWS / s->q_len, r.share) * s->q_len);
+            rows = (int)max64(rows, min64(div64(RV_FEW_ROWS, s->q_len), r.share) * s->q_len);
     }
     double ns = work_ns(&r);
     int threads = a->threads ? a->threads : rv_threads_get();

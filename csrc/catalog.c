@@ -9,7 +9,13 @@ typedef enum { DENSE, CAUSAL, BEFORE, AROUND } pattern;
 typedef enum { ONE, SPLIT, GROUPED } heads;
 typedef enum { DOT, ALIBI } logits;
 
-/* An array needs an element, so each type's list ends with an empty one. */
+/* What parameters do to a call; a name means the same in every type. */
+typedef enum {
+    ROLE_softcap, ROLE_num_heads, ROLE_num_kv_heads, ROLE_window_size, ROLE_block_size, ROLE_block_size_q, ROLE_block_size_kv,
+    ROLE_slopes, ROLES
+} role;
+
+/* An array needs an element, so each type's lists end with an empty one. */
 #define RV_TYPE(name, ...) static const rv_param name##_params[] = {
 #define RV_PARAM(name, type, value, low, high, text) {#name, type, value, low, high, text},
 #define RV_END(name) {NULL, NULL, 0, 0, 0, NULL}};
@@ -18,8 +24,17 @@ typedef enum { DOT, ALIBI } logits;
 #undef RV_PARAM
 #undef RV_END
 
+#define RV_TYPE(name, ...) static const role name##_roles[] = {
+#define RV_PARAM(name, type, value, low, high, text) ROLE_##name,
+#define RV_END(name) ROLES};
+#include "attention.def"
+#undef RV_TYPE
+#undef RV_PARAM
+#undef RV_END
+
 typedef struct row {
     rv_type type;
+    const role *roles;
     pattern pattern;
     heads heads;
     logits logits;
@@ -28,7 +43,7 @@ typedef struct row {
 static const row rows[] = {
 #define RV_TYPE(name, aliases, complexity, best_for, family, reference, pattern, heads, logits) \
     {{#name, aliases, complexity, best_for, family, reference, \
-      (int)(sizeof name##_params / sizeof *name##_params) - 1, name##_params}, pattern, heads, logits},
+      (int)(sizeof name##_params / sizeof *name##_params) - 1, name##_params}, name##_roles, pattern, heads, logits},
 #define RV_PARAM(name, type, value, low, high, text)
 #define RV_END(name)
 #include "attention.def"
@@ -87,19 +102,11 @@ static double power_of_two(double x)
     return sum * scale;
 }
 
-static double value_of(const rv_type *type, const double *params, const char *name)
-{
-    for (int i = 0; i < type->param_count; i++)
-        if (strcmp(type->params[i].name, name) == 0)
-            return params[i];
-    return 0;
-}
-
 static int in_range(const rv_param *p, double x)
 {
-    if (strcmp(p->type, "array") == 0)
+    if (p->type[0] == 'a')
         return 1;
-    return x >= p->low && x <= p->high && (strcmp(p->type, "int") != 0 || (x < 9e15 && x == (double)(int64_t)x));
+    return x >= p->low && x <= p->high && (p->type[0] != 'i' || (x < 9e15 && x == (double)(int64_t)x));
 }
 
 /* Splits the columns of x into heads. */
@@ -112,11 +119,14 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
     const row *r = rows + index;
     const rv_type *type = &r->type;
     size_t item = rv_dtype_size(a->dtype);
-    for (int i = 0; i < type->param_count; i++)
+    double value[ROLES] = {0};
+    for (int i = 0; i < type->param_count; i++) {
         if (!in_range(type->params + i, params[i]))
             return RV_ERR_PARAM;
+        value[r->roles[i]] = params[i];
+    }
 
-    int64_t window = (int64_t)value_of(type, params, "window_size");
+    int64_t window = (int64_t)value[ROLE_window_size];
     if (r->pattern == CAUSAL || r->pattern == BEFORE)
         a->right = 0;
     if (r->pattern == BEFORE)
@@ -127,8 +137,8 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
     }
 
     if (r->heads != ONE) {
-        int64_t count = (int64_t)value_of(type, params, "num_heads");
-        int64_t kv = r->heads == GROUPED ? (int64_t)value_of(type, params, "num_kv_heads") : count;
+        int64_t count = (int64_t)value[ROLE_num_heads];
+        int64_t kv = r->heads == GROUPED ? (int64_t)value[ROLE_num_kv_heads] : count;
         if (a->heads != 1 || a->key_heads != 1 || a->value_heads != 1 || a->dim % count || a->v_dim % kv || count % kv)
             return RV_ERR_SHAPE;
         /* dim is the query's width; keys are num_kv_heads slices of the same head width */
@@ -150,12 +160,12 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
         a->slopes_head_stride = 1;
     }
 
-    double softcap = value_of(type, params, "softcap");
+    double softcap = value[ROLE_softcap];
     if (softcap != 0)
         a->softcap = softcap;
-    int64_t block = (int64_t)value_of(type, params, "block_size");
+    int64_t block = (int64_t)value[ROLE_block_size];
     if (block) {
-        int64_t q = (int64_t)value_of(type, params, "block_size_q"), kv = (int64_t)value_of(type, params, "block_size_kv");
+        int64_t q = (int64_t)value[ROLE_block_size_q], kv = (int64_t)value[ROLE_block_size_kv];
         a->block_q = q ? q : block;
         a->block_kv = kv ? kv : block;
     }

@@ -178,19 +178,19 @@ rv_status rv_isa_init(const char **bad)
 #if RV_X86
 static int64_t find_cache(int level)
 {
-    uint32_t r[4];
-    cpuid(0x80000001u, 0, r);
-    /* AMD with topology extensions describes its caches in the layout of Intel's leaf 4, in a leaf of its own. */
-    uint32_t leaf = r[ECX] >> 22 & 1 ? 0x8000001du : 4;
-    for (uint32_t i = 0; i < 16; i++) {
-        cpuid(leaf, i, r);
-        uint32_t type = r[EAX] & 31;
-        if (type == 0)
-            break;
-        if (type != 2 && (int)(r[EAX] >> 5 & 7) == level)       /* 2 = instructions */
-            return (int64_t)((r[EBX] >> 22) + 1) * ((r[EBX] >> 12 & 1023) + 1) * ((r[EBX] & 4095) + 1) *
-                   ((int64_t)r[ECX] + 1);
-    }
+    /* AMD describes its caches in the layout of Intel's leaf 4, in a leaf of its own; on either, the other's is empty. */
+    static const uint32_t leaves[2] = {0x8000001du, 4};
+    for (int k = 0; k < 2; k++)
+        for (uint32_t i = 0; i < 16; i++) {
+            uint32_t r[4];
+            cpuid(leaves[k], i, r);
+            uint32_t type = r[EAX] & 31;
+            if (type == 0)
+                break;
+            if (type != 2 && (int)(r[EAX] >> 5 & 7) == level)       /* 2 = instructions */
+                return (int64_t)((r[EBX] >> 22) + 1) * ((r[EBX] >> 12 & 1023) + 1) * ((r[EBX] & 4095) + 1) *
+                       ((int64_t)r[ECX] + 1);
+        }
     return 0;
 }
 #elif defined(__linux__)

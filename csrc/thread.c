@@ -189,7 +189,7 @@ static void helper(void)
             continue;
         rv_job *job = pool.job;
         run_tasks(job, job->helpers - (int)places + 1);
-        /* No task is left, so nobody else need come in; without this the helper would itself, again and again. */
+        /* No task is left: nobody else need come in, least of all this helper again, by another place. */
         gate = atomic_load(&pool.gate);
         while (!atomic_compare_exchange_weak(&pool.gate, &gate, (gate & ~PLACES) - INSIDE))
             continue;

@@ -14,6 +14,7 @@ cdef extern from *:
     #define RV_DIM(a, i) PyArray_DIM((PyArrayObject *)(a), i)
     #define RV_STRIDE(a, i) PyArray_STRIDE((PyArrayObject *)(a), i)
     #define RV_TYPENUM(a) PyArray_TYPE((PyArrayObject *)(a))
+    #define RV_SIZE(a) PyArray_SIZE((PyArrayObject *)(a))
     #define RV_DATA(a) PyArray_DATA((PyArrayObject *)(a))
     #define RV_BEHAVED(a) PyArray_ISBEHAVED_RO((PyArrayObject *)(a))
     """
@@ -21,6 +22,7 @@ cdef extern from *:
     Py_ssize_t RV_DIM(object, int)
     Py_ssize_t RV_STRIDE(object, int)
     int RV_TYPENUM(object)
+    Py_ssize_t RV_SIZE(object)
     void *RV_DATA(object)
     bint RV_BEHAVED(object)
 
@@ -54,7 +56,8 @@ cdef inline int plain_code(object x, int bf16) noexcept:
         return code
     item = item_size(code)
     if RV_STRIDE(x, nd - 1) != item and RV_DIM(x, nd - 1) > 1:
-        return -1
+        # NumPy gives arrays without elements strides of 0
+        return code if RV_SIZE(x) == 0 else -1
     for i in range(nd - 1):
         if RV_STRIDE(x, i) % item != 0:
             return -1

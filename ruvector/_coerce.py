@@ -96,6 +96,8 @@ def plain(x, dtype):
     """`x` with native byte order, aligned, and rows that kernels can read; a copy only where one is needed."""
     if x.dtype != dtype or not x.dtype.isnative:
         return np.ascontiguousarray(x, dtype) if x.ndim else np.array(x, dtype)
+    if x.size == 0:
+        return x
     item = x.itemsize
     flags = x.flags
     rows = all(s % item == 0 for s in x.strides[:-1])

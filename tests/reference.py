@@ -193,6 +193,7 @@ class Expected:
     weights: np.ndarray  # (..., L, S)
     visible: np.ndarray  # (..., L, S)
     dtype: np.dtype
+    dim: int  # width of query and key
 
     def bound(self):
         """u max_j|V_jc| (8 + 4 kappa), + 3 u_out max|V| for 16-bit storage."""
@@ -207,8 +208,13 @@ class Expected:
         return self.bound() + levels * storage_unit(self.dtype) * self.peak
 
     def lse_bound(self):
-        """The log-sum-exp moves as much as the worst logit; 8 u for the sum, as in the bound of the output."""
-        return unit(self.dtype) * (8 + 4 * self.kappa) * share(self.dtype)
+        """The log-sum-exp moves as much as the worst logit: the bound of a dot product and 3 u for scale and change of base.
+
+        8 u for the sum, as in the bound of the output; and 2 ULP of the logarithm in float64, the type of the result.
+        """
+        logit = math.ceil(self.dim / 16) + 5 + 3
+        own = np.where(np.isfinite(self.lse), 2.0**-51 * np.abs(self.lse), 0)
+        return unit(self.dtype) * (8 + logit * self.kappa) * share(self.dtype) + own
 
 
 def common_dtype(*arrays):
@@ -273,7 +279,7 @@ def attend(query, key, value, visible, bias=None, scale=None, softcap=0.0):
             product = weights[..., None] * v[..., None, :, :]
             out = np.where(visible[..., None], product, 0).sum(-2)
         peak = visible_peak(visible, v, full)
-    return Expected(out, lse, kappa, peak, weights, visible, dtype)
+    return Expected(out, lse, kappa, peak, weights, visible, dtype, q.shape[-1])
 
 
 def visible_peak(visible, v, full):
@@ -377,7 +383,7 @@ def varlen_attention(
         offset = k.shape[-2] - q.shape[-2]
         parts.append(core(q, k, v, None, causal, offset, window, slopes, scale, softcap))
     join = lambda name: np.concatenate([np.swapaxes(getattr(p, name), 0, 1) for p in parts])
-    return Expected(join("out"), join("lse"), join("kappa"), join("peak"), None, None, parts[0].dtype)
+    return Expected(join("out"), join("lse"), join("kappa"), join("peak"), None, None, parts[0].dtype, parts[0].dim)
 
 
 def merge_states(outputs, lses):
@@ -417,6 +423,7 @@ def drop_row(result):
         result.weights[..., 0, :],
         result.visible[..., 0, :],
         result.dtype,
+        result.dim,
     )
 
 
@@ -457,9 +464,7 @@ def headed(query, key, value, heads, kv_heads, **options):
     q, k, v = split_heads(query, heads), split_heads(key, kv_heads), split_heads(value, kv_heads)
     k, v = repeat_heads(q, k, v)
     result = bottom_right(q, k, v, mask=mask, **options)
-    result = HeadedExpected(
-        result.out, result.lse, result.kappa, result.peak, result.weights, result.visible, result.dtype
-    )
+    result = HeadedExpected(**vars(result))
     result.single = single
     result.out = result.layout(result.out)
     return result

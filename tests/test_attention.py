@@ -59,7 +59,8 @@ def test_lengths_that_differ_are_causal_from_the_top_left(isa, dtype_name):
         arrays = qkv((2,), q_len, kv_len, 20, 18, dtype_name)
         out = check_call(*arrays, what=f"{q_len} x {kv_len}", is_causal=True)
         # the first query sees the first key alone
-        assert same_bits(out[:, 0], arrays[2][:, 0])
+        first = reference.scaled_dot_product_attention(arrays[0][:, :1], *(a[:, :1] for a in arrays[1:]))
+        reference.check(out[:, :1], first, "the first row")
 
 
 def test_real_head_shape(isa, dtype_name):
@@ -147,11 +148,11 @@ def test_masks_never_change_the_dtype_of_the_result(isa, dtype_name, dtype):
     masks = [np.ones((5, 9), bool), np.zeros((5, 9), np.float64), np.zeros((5, 9), np.float32), np.zeros(9, np.float16)]
     if reference.BFLOAT16 is not None:
         masks.append(np.zeros((5, 9), reference.BFLOAT16))
-    plain = sdpa(*arrays)
+    plain = reference.scaled_dot_product_attention(*arrays)
     for mask in masks:
         out = sdpa(*arrays, attn_mask=mask)
         assert out.dtype == dtype
-        assert same_bits(out, plain), f"a mask of {mask.dtype} that hides nothing"
+        reference.check(out, plain, f"a mask of {mask.dtype} that hides nothing")
 
 
 def test_grouped_heads(isa, dtype_name):
@@ -277,11 +278,14 @@ def test_error_is_no_larger_than_that_of_plain_float32(isa):
 
 
 def test_scores_of_1e30_select_one_key(isa):
+    """All other weights underflow: what is left of the bound is its first term, 8 u max|V|."""
     for dtype, size in ((np.float32, 1e15), (np.float64, 1e15), (np.float64, 1e150)):
-        q, k, v = normal((6, 8), dtype, "q") * dtype(size), normal((50, 8), dtype, "k") * dtype(size), None
-        v = normal((50, 5), dtype, "v")
-        best = (q.astype(np.longdouble) @ k.astype(np.longdouble).T).argmax(-1)
-        assert same_bits(sdpa(q, k, v), v[best])
+        for q_len, kv_len in ((1, 50), (6, 50), (40, 300)):
+            q, k = normal((q_len, 8), dtype, "q") * dtype(size), normal((kv_len, 8), dtype, "k") * dtype(size)
+            v = normal((kv_len, 5), dtype, "v")
+            best = (q.astype(np.longdouble) @ k.astype(np.longdouble).T).argmax(-1)
+            bound = 8 * reference.unit(dtype) * np.abs(v).max(0)
+            reference.within(sdpa(q, k, v), v[best], bound, f"{dtype.__name__} {size} {q_len} x {kv_len}")
 
 
 # Inputs --------------------------------------------------------------------------------------------------------------
@@ -472,7 +476,7 @@ VARLEN_OPTIONS = {
     "window": {"window": (6, 2)},
     "causal window": {"window": (6, None), "causal": True},
     "slopes": {"alibi_slopes": np.array([0.5, 0.25, 0.125, 0.0625])},
-    "slopes by sequence": {"alibi_slopes": np.linspace(0.1, 0.9, 28).reshape(7, 4), "causal": True},
+    "causal slopes": {"alibi_slopes": np.array([0.9, 0.1, 0.3, 0.5]), "causal": True},
 }
 
 

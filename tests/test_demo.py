@@ -64,6 +64,12 @@ def published():
     return config, load_file(folder + "model.safetensors"), [tokenizer.encode(text).ids for text in TEXTS]
 
 
+@pytest.fixture(scope="module")
+def reference_tokens(published):
+    config, weights, ids = published
+    return [bert_float64(config, weights, row) for row in ids]
+
+
 def layer_names(config):
     return [f"encoder.layer.{i}" for i in range(config["num_hidden_layers"])]
 
@@ -107,23 +113,22 @@ def pooled(tokens):
 
 
 @needs_weights
-def test_embeddings_equal_a_float64_forward_pass(model, published):
-    config, weights, ids = published
-    expected = np.stack([pooled(bert_float64(config, weights, row)) for row in ids])
+def test_embeddings_equal_a_float64_forward_pass(model, reference_tokens):
+    expected = np.stack([pooled(tokens) for tokens in reference_tokens])
     embeddings = model.encode(TEXTS)
     assert embeddings.dtype == np.float32
     assert embeddings.shape == (len(TEXTS), 384)
-    # Measured: 4e-7.
+    # Measured: 2e-7.
     assert np.abs(embeddings - expected).max() <= 1e-5
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
 
 
 @needs_weights
-def test_token_vectors_equal_a_float64_forward_pass(model, published):
-    config, weights, ids = published
-    for row, tokens in zip(ids, model.encode_tokens(ids)):
-        assert tokens.shape == (len(row), 384)
-        assert np.abs(tokens - bert_float64(config, weights, row)).max() <= 2e-5
+def test_token_vectors_equal_a_float64_forward_pass(model, published, reference_tokens):
+    _, _, ids = published
+    for tokens, expected in zip(model.encode_tokens(ids), reference_tokens):
+        assert tokens.shape == expected.shape
+        assert np.abs(tokens - expected).max() <= 2e-5
 
 
 @needs_weights
@@ -497,7 +502,8 @@ def test_attention_weights_sum_to_one_and_keep_the_order():
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """A corpus that is encoded in moments, and an empty cache folder."""
-    entries = [entry for entry in demo.numpy_docstrings() if entry.name.startswith(("np.linalg.", "np.so", "np.cu"))]
+    some = ("np.linalg.eig", "np.linalg.trace", "np.so", "np.flip")
+    entries = [entry for entry in demo.numpy_docstrings() if entry.name.startswith(some)]
     monkeypatch.setattr(demo, "numpy_docstrings", lambda: entries)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "ruvector"
@@ -511,7 +517,7 @@ def test_answer_is_complete(small):
     assert {hit.name for hit in answer.hits[:3]} == {"np.linalg.eigvalsh", "np.linalg.eigh", "np.linalg.eigvals"}
     assert [hit.score for hit in answer.hits] == sorted((hit.score for hit in answer.hits), reverse=True)
     assert all(0 < hit.score < 1 and -1 <= hit.cosine <= 1 for hit in answer.hits)
-    stages = ["load model", "tokenise", "encode corpus", "search", "rerank"]
+    stages = ["load model", "read docstrings", "tokenise", "encode corpus", "search", "rerank"]
     assert [stage.name for stage in answer.stages] == stages
     assert all(stage.seconds > 0 and stage.detail for stage in answer.stages)
     assert (answer.isa, answer.threads) == (ruvector.isa(), ruvector.get_num_threads())

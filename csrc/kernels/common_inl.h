@@ -57,6 +57,19 @@ static const real *as_real(rv_dtype storage, const char *p, int64_t n, real *roo
     return (const real *)p;
 }
 
+/* n < RV_LANES elements, the rest `fill`. */
+RV_INLINE vreal v_load_or(const real *p, int64_t n, real fill)
+{
+    return v_select(v_lt(v_iota(), v_set1((real)n)), v_load_tail(p, n), v_set1(fill));
+}
+
+RV_INLINE real v_first(vreal x)
+{
+    real p[RV_LANES];
+    v_store(p, x);
+    return p[0];
+}
+
 static int64_t clamp64(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
 static int finite_block(const real *x, int64_t stride, int n, int64_t columns)
@@ -78,6 +91,16 @@ static int finite_block(const real *x, int64_t stride, int n, int64_t columns)
             return 0;
     }
     return 1;
+}
+
+/* A copy of n rows in which NaN and inf are zeros. */
+static void zero_bad(const real *x, int64_t stride, int n, int64_t columns, real *y)
+{
+    for (int j = 0; j < n; j++)
+        for (int64_t c = 0; c < columns; c++) {
+            real v = x[j * stride + c];
+            y[j * columns + c] = v - v == 0 ? v : 0;
+        }
 }
 
 /* True when the mask lets position `at` see some key: tells a row of overflowed scores from one that sees nothing. */

@@ -17,6 +17,7 @@ typedef struct few_room {
     real *s;                /* [rows][RV_FEW_KEYS] */
     real *q;                /* [rows][dim]: widened queries */
     real *block;            /* [BLOCK][max(dim, v_dim)] */
+    real *finite;           /* [CHAIN][v_dim]: values without NaN and inf */
     unsigned char *hidden;  /* [rows][RV_FEW_KEYS] */
     int64_t columns;        /* v_dim rounded up to lanes */
     size_t state, scratch;  /* bytes */
@@ -40,6 +41,7 @@ static few_room few_layout(char *base, char *work, const rv_attn_options *o, int
     PLACE(s, real, RV_FEW_KEYS * n);
     PLACE(q, real, half * (size_t)o->dim * n);
     PLACE(block, real, half * wider * RV_FEW_BLOCK);
+    PLACE(finite, real, o->mask_kind || o->left < RV_FAR || o->right < RV_FAR ? RV_FEW_CHAIN * (size_t)o->v_dim : 0);
     PLACE(hidden, unsigned char, RV_FEW_KEYS * n);
 #undef PLACE
     room.scratch = at;
@@ -131,7 +133,9 @@ static int few_logits(const rv_few *f, real *s, int r, int64_t j0, int n, int tr
         } else {
             for (int j = from; j < to; j++) {
                 real b = *(const real *)(p + j * o->mask_col_bytes);
-                s[j] = b == -INFINITY ? b : s[j] + b * (real)RV_LOG2E;
+                real base2 = b * (real)RV_LOG2E;
+                /* the most negative finite numbers stay finite, so that they hide nothing */
+                s[j] = b == -INFINITY ? b : s[j] + (base2 < RV_LOWEST ? RV_LOWEST : base2);
             }
         }
     }
@@ -142,30 +146,26 @@ static int few_logits(const rv_few *f, real *s, int r, int64_t j0, int n, int tr
 static void few_weights(const few_room *room, int r, int n, real c)
 {
     real *s = room->s + r * RV_FEW_KEYS;
-    vreal top = v_set1(-INFINITY);
     int j = 0, whole = n / RV_LANES * RV_LANES;
-    real rest[RV_LANES];
-    for (int i = 0; i < RV_LANES; i++)
-        rest[i] = whole + i < n ? s[whole + i] : -INFINITY;
+    vreal rest = v_load_or(s + whole, n - whole, -INFINITY), top = rest;
     for (; j < whole; j += RV_LANES)
         top = v_max(v_load(s + j), top);
-    top = v_max(v_load(rest), top);
-    vreal m = v_set1(room->m[r]), next = v_max(v_ceil(v_mul(v_set1(v_hmax(top)), v_set1(c))), m);
+    real old = room->m[r], most = v_hmax(top) * c;
+    vreal next = v_max(v_ceil(v_set1(most)), v_set1(old));
     real *l = room->l + 2 * RV_LANES * r;
-    if (m_any(v_lt(m, next))) {
-        vreal factor = v_exp2_flush(v_sub(m, next));
-        w_scale(l, factor);
-        for (int64_t i = 0; i < room->columns; i += RV_LANES)
-            w_scale(room->wide + 2 * (r * room->columns + i), factor);
-        v_store(rest, next);
-        room->m[r] = rest[0];
-        for (int i = 0; i < RV_LANES; i++)
-            rest[i] = whole + i < n ? s[whole + i] : -INFINITY;
+    if (old < most) {
+        vreal factor = v_exp2_flush(v_sub(v_set1(old), next));
+        room->m[r] = v_first(next);
+        if (old != RV_LOWEST) {
+            w_scale(l, factor);
+            for (int64_t i = 0; i < room->columns; i += RV_LANES)
+                w_scale(room->wide + 2 * (r * room->columns + i), factor);
+        }
     }
-    vreal vc = v_set1(c), minus_m = v_sub(v_zero(), next), sum = v_zero(), sum1 = v_zero();
+    vreal vc = v_set1(c), m = next, sum = v_zero(), sum1 = v_zero();
     for (j = 0; j + 2 * RV_LANES <= whole; j += 2 * RV_LANES) {
-        vreal p = v_exp2_flush(v_fma(v_load(s + j), vc, minus_m));
-        vreal p1 = v_exp2_flush(v_fma(v_load(s + j + RV_LANES), vc, minus_m));
+        vreal p = v_exp2_flush(v_sub(v_mul(v_load(s + j), vc), m));
+        vreal p1 = v_exp2_flush(v_sub(v_mul(v_load(s + j + RV_LANES), vc), m));
         v_store(s + j, p);
         v_store(s + j + RV_LANES, p1);
         sum = v_add(sum, p);
@@ -176,12 +176,12 @@ static void few_weights(const few_room *room, int r, int n, real c)
         }
     }
     if (j < whole) {
-        vreal p = v_exp2_flush(v_fma(v_load(s + j), vc, minus_m));
+        vreal p = v_exp2_flush(v_sub(v_mul(v_load(s + j), vc), m));
         v_store(s + j, p);
         sum = v_add(sum, p);
     }
     if (whole < n) {
-        vreal p = v_exp2_flush(v_fma(v_load(rest), vc, minus_m));
+        vreal p = v_exp2_flush(v_sub(v_mul(rest, vc), m));
         v_store_tail(s + whole, p, n - whole);
         sum1 = v_add(sum1, p);
     }
@@ -218,15 +218,17 @@ static void few_values(const few_room *room, int r, const real *p, const real *v
     }
 }
 
-/* The same where some hidden value is not finite: hidden keys are left out one by one. */
-static void few_values_apart(const few_room *room, int r, const real *p, const unsigned char *hidden, const real *values,
-                             int64_t stride, int n, int64_t v_dim)
+/* After o took the weights times the finite values: adds what bad values bring where their key is seen. */
+static void few_bad_values(const few_room *room, int r, const real *p, const unsigned char *hidden, const real *values,
+                           int64_t stride, int n, int64_t v_dim)
 {
     real *o = room->o + r * room->columns;
     for (int j = 0; j < n; j++)
-        if (!hidden[j])
-            for (int64_t c = 0; c < v_dim; c++)
-                o[c] += p[j] * values[j * stride + c];
+        for (int64_t c = 0; c < v_dim; c++) {
+            real x = values[j * stride + c];
+            if (!(x - x == 0) && !hidden[j])
+                o[c] += p[j] * x;
+        }
 }
 
 static void few_flush(const rv_few *f, const few_room *room)
@@ -299,12 +301,14 @@ static void few_keys(rv_few *f, int64_t first, int64_t last)
                 stride = v_dim;
             }
             int apart = hiding && !finite_block(values, stride, count, v_dim);
+            if (apart)
+                /* hidden keys must leave no trace: products with zeros in their place have the bits of any finite values */
+                zero_bad(values, stride, count, v_dim, room.finite);
             for (int r = 0; r < f->rows; r++) {
                 const real *p = room.s + r * RV_FEW_KEYS + j;
+                few_values(&room, r, p, apart ? room.finite : values, apart ? v_dim : stride, count, v_dim);
                 if (apart)
-                    few_values_apart(&room, r, p, room.hidden + r * RV_FEW_KEYS + j, values, stride, count, v_dim);
-                else
-                    few_values(&room, r, p, values, stride, count, v_dim);
+                    few_bad_values(&room, r, p, room.hidden + r * RV_FEW_KEYS + j, values, stride, count, v_dim);
             }
             if ((j + RV_FEW_CHAIN) % RV_CARRY_KEYS == 0)
                 few_flush(f, &room);
@@ -368,37 +372,31 @@ static size_t weights_scratch(const rv_attn_options *o, int rows)
  * is zeros. */
 static void weights_row(real *s, int64_t n, real c, int sees)
 {
-    vreal top = v_set1(-INFINITY), vc = v_set1(c);
+    int64_t j = 0, whole = n / RV_LANES * RV_LANES;
+    vreal vc = v_set1(c), rest = v_load_or(s + whole, n - whole, -INFINITY), top = rest;
     real wide[2 * RV_LANES];
-    int64_t j = 0;
-    real most = -INFINITY;
-    for (; j + RV_LANES <= n; j += RV_LANES)
+    for (; j < whole; j += RV_LANES)
         top = v_max(v_load(s + j), top);
-    if (n >= RV_LANES)
-        most = v_hmax(top);
-    for (; j < n; j++)
-        most = s[j] > most ? s[j] : most;
+    real most = v_hmax(top);
     if (most == -INFINITY && !sees) {
         memset(s, 0, (size_t)n * sizeof(real));
         return;
     }
-    vreal minus_m = v_sub(v_zero(), v_mul(v_set1(most), vc));
+    vreal m = v_mul(v_set1(most), vc);
     w_zero(wide);
-    for (j = 0; j + RV_LANES <= n; j += RV_LANES) {
-        vreal p = v_exp2(v_fma(v_load(s + j), vc, minus_m));
+    for (j = 0; j < whole; j += RV_LANES) {
+        vreal p = v_exp2(v_sub(v_mul(v_load(s + j), vc), m));
         v_store(s + j, p);
+        w_add(wide, p);
+    }
+    if (j < n) {
+        vreal p = v_exp2(v_sub(v_mul(rest, vc), m));
+        v_store_tail(s + j, p, n - j);
         w_add(wide, p);
     }
     double sum = 0;
     for (int i = 0; i < RV_LANES; i++)
         sum += w_get(wide, i);
-    if (j < n) {
-        real rest[RV_LANES];
-        v_store_tail(s + j, v_exp2(v_fma(v_load_tail(s + j, n - j), vc, minus_m)), n - j);
-        v_store(rest, v_load_tail(s + j, n - j));
-        for (int i = 0; i < RV_LANES; i++)
-            sum += rest[i];
-    }
     vreal inverse = v_set1((real)(1 / sum));
     for (j = 0; j + RV_LANES <= n; j += RV_LANES)
         v_store(s + j, v_mul(v_load(s + j), inverse));

@@ -113,13 +113,11 @@ static void softmax_row(const void *x, void *y, int64_t n, int log)
 {
     const real *src = x;
     real *dst = y;
-    real rest[RV_LANES], wide[2 * RV_LANES];
+    real wide[2 * RV_LANES];
     int64_t whole = n / RV_LANES * RV_LANES, i;
     if (n <= 0)
         return;
-    for (i = 0; i < RV_LANES; i++)
-        rest[i] = whole + i < n ? src[whole + i] : -INFINITY;
-    vreal tail = v_load(rest), top = tail, top1 = tail, top2 = tail, top3 = tail;
+    vreal tail = v_load_or(src + whole, n - whole, -INFINITY), top = tail, top1 = tail, top2 = tail, top3 = tail;
     for (i = 0; i + 4 * RV_LANES <= whole; i += 4 * RV_LANES) {
         top = v_max(v_load(src + i), top);
         top1 = v_max(v_load(src + i + RV_LANES), top1);

@@ -63,7 +63,8 @@ typedef struct tile_room {
     real *l;            /* [Q], wide */
     real *bias;         /* [KEYS][Q] */
     real *stage;        /* [LANES][max(dim, v_dim)] */
-    real *keys, *values;            /* [KEYS][dim], [KEYS][v_dim]: widened 16-bit storage */
+    real *keys, *values;            /* [block][dim] and [block][v_dim]: widened 16-bit storage */
+    real *finite;       /* [block][v_dim]: values without NaN and inf */
     word *bits;         /* [KEYS / word bits][Q] */
     unsigned char *hidden;          /* [KEYS][Q] */
     size_t bytes;
@@ -88,6 +89,7 @@ static tile_room tile_layout(char *base, const rv_attn_options *o)
     PLACE(stage, real, RV_LANES * wider);
     PLACE(keys, real, is_half(o->storage) ? block * (size_t)dim : 0);
     PLACE(values, real, is_half(o->storage) ? block * (size_t)v_dim : 0);
+    PLACE(finite, real, block * (size_t)v_dim);
 #undef PLACE
     room.bytes = at;
     return room;
@@ -201,7 +203,8 @@ static void tile_bias(const rv_tile *t, tile_room *room, int64_t j0, int n)
 static void tile_logits(const rv_tile *t, const tile_room *room, int64_t j0, int n, int nv, int transform, int edge)
 {
     const rv_attn_options *o = t->options;
-    const vreal low = v_set1(-INFINITY), log2e = v_set1((real)RV_LOG2E);
+    /* the most negative finite numbers stay finite in base 2, so that they hide nothing */
+    const vreal low = v_set1(-INFINITY), log2e = v_set1((real)RV_LOG2E), lowest = v_set1(RV_LOWEST);
     const vreal scale = v_set1((real)(o->softcap != 0 ? o->scale / o->softcap : o->scale * RV_LOG2E));
     const vreal cap = v_set1((real)(o->softcap * RV_LOG2E)), slope = v_set1((real)(t->slope * RV_LOG2E));
     const int width = 8 * (int)sizeof(word);
@@ -221,7 +224,7 @@ static void tile_logits(const rv_tile *t, const tile_room *room, int64_t j0, int
             }
             if (o->mask_kind == RV_MASK_FLOAT) {
                 vreal b = v_load(room->bias + j * RV_TILE_Q + v * RV_LANES);
-                x = v_select(v_eq(b, low), low, v_fma(b, log2e, x));
+                x = v_select(v_eq(b, low), low, v_add(x, v_max(lowest, v_mul(b, log2e))));
             } else if (o->mask_kind == RV_MASK_BOOL) {
                 vword w = v_load_words(room->bits + j / width * RV_TILE_Q + v * RV_LANES);
                 x = v_select(v_testbit(w, j % width), x, low);
@@ -258,14 +261,15 @@ static int tile_weights(const tile_room *room, int n, int nv, real c, real *fact
     }
     for (int v = 0; v < nv; v++) {
         real *s = room->s + v * RV_LANES, *l = room->l + 2 * v * RV_LANES;
-        vreal minus_m = v_sub(v_zero(), v_load(room->m + v * RV_LANES));
+        /* the product rounds as it did for the maximum: the largest weight is never above 1, at any magnitude */
+        vreal m = v_load(room->m + v * RV_LANES);
         vreal sum0 = v_zero(), sum1 = v_zero(), sum2 = v_zero(), sum3 = v_zero();
         int j = 0;
         for (; j + 4 <= n; j += 4) {
-            vreal p0 = v_exp2_flush(v_fma(v_load(s), vc, minus_m));
-            vreal p1 = v_exp2_flush(v_fma(v_load(s + RV_TILE_Q), vc, minus_m));
-            vreal p2 = v_exp2_flush(v_fma(v_load(s + 2 * RV_TILE_Q), vc, minus_m));
-            vreal p3 = v_exp2_flush(v_fma(v_load(s + 3 * RV_TILE_Q), vc, minus_m));
+            vreal p0 = v_exp2_flush(v_sub(v_mul(v_load(s), vc), m));
+            vreal p1 = v_exp2_flush(v_sub(v_mul(v_load(s + RV_TILE_Q), vc), m));
+            vreal p2 = v_exp2_flush(v_sub(v_mul(v_load(s + 2 * RV_TILE_Q), vc), m));
+            vreal p3 = v_exp2_flush(v_sub(v_mul(v_load(s + 3 * RV_TILE_Q), vc), m));
             v_store(s, p0);
             v_store(s + RV_TILE_Q, p1);
             v_store(s + 2 * RV_TILE_Q, p2);
@@ -277,7 +281,7 @@ static int tile_weights(const tile_room *room, int n, int nv, real c, real *fact
             s += 4 * RV_TILE_Q;
         }
         for (; j < n; j++) {
-            vreal p = v_exp2_flush(v_fma(v_load(s), vc, minus_m));
+            vreal p = v_exp2_flush(v_sub(v_mul(v_load(s), vc), m));
             v_store(s, p);
             sum0 = v_add(sum0, p);
             s += RV_TILE_Q;
@@ -302,16 +306,17 @@ static void tile_rescale(const rv_tile *t, const tile_room *room, int nv, const 
         }
 }
 
-/* o += weights x values where some hidden value is not finite: hidden pairs are left out one by one. */
-static void tile_values_apart(const rv_tile *t, const tile_room *room, const real *values, int64_t stride, int n, int fresh)
+/* After o took the weights times the finite values: adds what bad values bring to the lanes that see their key. */
+static void tile_bad_values(const rv_tile *t, const tile_room *room, const real *values, int64_t stride, int n)
 {
-    for (int64_t c = 0; c < t->options->v_dim; c++)
-        for (int r = 0; r < RV_TILE_Q; r++) {
-            real *o = room->o + c * RV_TILE_Q + r, total = fresh ? 0 : *o;
-            for (int j = 0; j < n; j++)
+    for (int j = 0; j < n; j++)
+        for (int64_t c = 0; c < t->options->v_dim; c++) {
+            real x = values[j * stride + c];
+            if (x - x == 0)
+                continue;
+            for (int r = 0; r < RV_TILE_Q; r++)
                 if (!room->hidden[j * RV_TILE_Q + r])
-                    total += room->s[j * RV_TILE_Q + r] * values[j * stride + c];
-            *o = total;
+                    room->o[c * RV_TILE_Q + r] += room->s[j * RV_TILE_Q + r] * x;
         }
 }
 
@@ -415,10 +420,14 @@ RV_INLINE void tile_keys_nv(rv_tile *t, const int nv, int64_t first, int64_t las
             tile_rescale(t, &room, nv, factor);
         if (o->dropout_below)
             tile_drop(t, &room, j0, n);
-        if (apart)
-            tile_values_apart(t, &room, values, value_stride, n, fresh);
-        else
+        if (apart) {
+            /* hidden pairs must leave no trace: products with zeros in their place have the bits that any finite values give */
+            zero_bad(values, value_stride, n, o->v_dim, room.finite);
+            tile_values(t, &room, nv, room.finite, o->v_dim, n, fresh);
+            tile_bad_values(t, &room, values, value_stride, n);
+        } else {
             tile_values(t, &room, nv, values, value_stride, n, fresh);
+        }
         t->done += n;
         t->carried += n;
     }

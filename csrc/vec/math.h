@@ -3,6 +3,24 @@
  *
  * Coefficients: tests/c/minimax.py, a Remez exchange with the largest error stated beside each (relative to the function). */
 
+#if RV_REAL_BITS == 32
+#define RV_ULP_EXP2_FLUSH 0.9
+#define RV_ULP_EXP 1.0
+#define RV_ULP_EXP2 1.0
+#define RV_ULP_LOG 1.0
+#define RV_ULP_TANH 2.0
+#define RV_ULP_ERF 2.0
+#define RV_ULP_ASINH 2.0
+#else
+#define RV_ULP_EXP2_FLUSH 0.9
+#define RV_ULP_EXP 1.0
+#define RV_ULP_EXP2 1.0
+#define RV_ULP_LOG 1.0
+#define RV_ULP_TANH 2.0
+#define RV_ULP_ERF 2.0
+#define RV_ULP_ASINH 2.0
+#endif
+
 #define RV_POLY1(x, c) v_set1(c)
 #define RV_POLY2(x, c, ...) v_fma(x, RV_POLY1(x, __VA_ARGS__), v_set1(c))
 #define RV_POLY3(x, c, ...) v_fma(x, RV_POLY2(x, __VA_ARGS__), v_set1(c))

