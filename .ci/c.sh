@@ -11,26 +11,23 @@ mkdir -p "$objects"
 cd "$objects"
 
 strict=(-std=c11 -Wall -Wextra -Werror)
-sources=("$root"/csrc/*.c "$root"/csrc/isa/*.c)
-for compiler in gcc clang-14 aarch64-linux-gnu-gcc; do
-    echo "$compiler ${strict[*]} [-O3] -c csrc/*.c csrc/isa/*.c"
-    "$compiler" "${strict[@]}" -O3 -c "${sources[@]}" # warnings that need data flow
-    "$compiler" "${strict[@]}" -c "${sources[@]}"
-done
+compile() { # compile COMMAND...: every source of csrc, one for each processor at a time
+    echo "$* ${strict[*]} -c csrc/*.c csrc/isa/*.c"
+    # shellcheck disable=SC2016
+    printf '%s\n' "$root"/csrc/*.c "$root"/csrc/isa/*.c |
+        xargs -P "$(nproc)" -I '{}' sh -c '"$@" -c "$0" -o "$(basename "$0").o"' '{}' "$@" "${strict[@]}"
+}
 for target in x86_64-windows-gnu aarch64-windows-gnu x86_64-macos aarch64-macos x86_64-linux-musl aarch64-linux-musl; do
-    echo "zig cc -target $target ${strict[*]} -c csrc/*.c csrc/isa/*.c"
-    for source in "${sources[@]}"; do # zig would link several into one object
-        python -m ziglang cc -target "$target" "${strict[@]}" -c "$source" -o zig.o
-    done
+    compile python -m ziglang cc -target "$target"
+done
+for compiler in aarch64-linux-gnu-gcc clang-14 gcc; do
+    compile "$compiler" -O3 # warnings that need data flow
+    compile "$compiler"
 done
 
-rm zig.o
-gcc "${strict[@]}" -c "${sources[@]}"
 globals=$(nm -g --defined-only ./*.o | awk 'NF == 3 { print $3 }' | sort)
 echo "$(wc -l <<<"$globals") global symbols in csrc"
 if foreign=$(grep -v '^rv_' <<<"$globals"); then fail "global symbols without the prefix rv_: $foreign"; fi
 
 cd "$root"
-for compiler in gcc clang-14; do
-    c_tests "$compiler" -O3
-done
+c_tests gcc -O3 "" # clang's turn comes with the sanitizers

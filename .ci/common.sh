@@ -110,8 +110,9 @@ with open("pyproject.toml", "rb") as file:
 END
 }
 
-c_tests() { # c_tests COMPILER FLAGS [RUNNER]: every program of tests/c
-    CC=$1 CFLAGS=$2 RUNNER=${3:-} show bash tests/c/run.sh
+c_tests() { # c_tests COMPILER FLAGS RUNNER [NAME...]: the programs of tests/c, all of them unless named
+    echo "+ CC=$1 CFLAGS='$2' RUNNER='$3' tests/c/run.sh ${*:4}"
+    CC=$1 CFLAGS=$2 RUNNER=$3 sh tests/c/run.sh "${@:4}"
 }
 
 isas_are() { # isas_are EXPECTED COMMAND...: a Python that imports ruvector finds exactly these ISAs usable

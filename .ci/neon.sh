@@ -10,7 +10,6 @@ need qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap proot
 arm=$scratch/arm64
 mkdir -p "$arm"
 
-echo "C tests, cross-compiled"
 c_tests aarch64-linux-gnu-gcc "-O3 -static" "qemu-aarch64 -cpu max"
 
 release=$(. /etc/os-release && echo "$VERSION_CODENAME")

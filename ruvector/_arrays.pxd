@@ -1,6 +1,5 @@
 # Inline helpers of the family modules: which arrays kernels can read where they lie, and status codes as exceptions.
 cimport numpy as cnp
-from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int64_t
 
 from ruvector._api cimport (
@@ -64,8 +63,13 @@ cdef inline int plain_code(object x, int bf16) noexcept:
     return code
 
 
+cdef extern from "Python.h":
+    # declared without `except`: the exception a handler raised must stay set until raise_for returns to the caller
+    int check_signals "PyErr_CheckSignals"()
+
+
 cdef inline int poll_signals(void *context) noexcept with gil:
-    return PyErr_CheckSignals()
+    return check_signals()
 
 
 # Status codes as exceptions. Python has checked names and numbers before: what reaches this are sizes too large together.
@@ -73,8 +77,7 @@ cdef inline int raise_for(rv_status status) except -1:
     if status == RV_OK:
         return 0
     if status == RV_ERR_INTERRUPTED:
-        PyErr_CheckSignals()
-        raise KeyboardInterrupt
+        return -1
     if status == RV_ERR_NOMEM:
         raise MemoryError("not enough memory for the working space of this call")
     if status == RV_ERR_SHAPE:

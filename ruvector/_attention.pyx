@@ -227,10 +227,10 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         a.lse = <double *>RV_DATA(lse)
     if mask is not None:
         if single or not plain_mask(mask, code):
-            mask = _coerce.mask(mask, code == RV_F64, single)
+            mask = _coerce.mask(mask, code == RV_F64, single, "attn_mask" if type_index < 0 else "mask")
         if place_mask(a, mask, (heads and lead > 0) or (a.heads > 1 and RV_NDIM(mask) == a.batch_axes + 3), code) != 0:
             _coerce.refuse_mask(mask, [a.batch_shape[i] for i in range(a.batch_axes)], a.heads if heads and lead > 0 else None,
-                                a.q_len, a.kv_len)
+                                a.q_len, a.kv_len, "attn_mask" if type_index < 0 else "mask")
     if a.heads * a.q_len * a.kv_len * (a.dim + a.v_dim) < SMALL and a.batch_axes == 0:
         status = api.attn_run(a)
     else:

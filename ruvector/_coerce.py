@@ -114,6 +114,14 @@ def inputs(query, key, value):
     return plain(query, dtype), plain(key, dtype), plain(value, dtype)
 
 
+def plural(query, keys, values):
+    """The same arrays, with what needs conversion converted under the names that functions in the plural use."""
+    return [
+        x if type(x) is np.ndarray and x.dtype.char in "efd" else array(x, name)
+        for x, name in ((query, "query"), (keys, "keys"), (values, "values"))
+    ]
+
+
 def pair(a, b, a_name="a", b_name="b"):
     a, b = array(a, a_name), array(b, b_name)
     dtype = _promote((a, b), (a_name, b_name))
@@ -218,15 +226,15 @@ def output(out, shape, dtype, sources):
     return out
 
 
-def mask(x, double, single):
+def mask(x, double, single, name="mask"):
     """A boolean mask, or a float one in the type of the arithmetic; with one query (1-D), a row axis is put in."""
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError("attn_mask is a masked array; pass a boolean or floating array")
+        raise TypeError(f"{name} is a masked array; pass a boolean or floating array")
     if not isinstance(x, np.ndarray):
-        x = np.asarray(_foreign(x, "attn_mask"))
+        x = np.asarray(_foreign(x, name))
     if x.dtype.kind != "b":
         if x.dtype.newbyteorder("=") not in _PLAIN and not is_bfloat16(x.dtype):
-            raise TypeError(f"attn_mask has dtype {x.dtype}; expected bool (True = attend) or a floating dtype (added)")
+            raise TypeError(f"{name} has dtype {x.dtype}; expected bool (True = attend) or a floating dtype (added)")
         dtype = np.dtype(np.float64 if double else np.float32)
         item = dtype.itemsize
         if x.dtype != dtype or not x.flags.aligned or any(s % item for s in x.strides):
@@ -293,9 +301,9 @@ def refuse_heads(index, params, q_width, k_width, v_width):
         raise ValueError(f"Value dimension {v_width} must be divisible by {'num_kv_heads' if num_kv_heads != num_heads else 'num_heads'} {num_kv_heads}")
 
 
-def refuse_mask(x, batch, heads, q_len, kv_len):
+def refuse_mask(x, batch, heads, q_len, kv_len, name):
     want = (*batch, *(() if heads is None else (heads,)), q_len, kv_len)
-    raise ValueError(f"attn_mask shape {x.shape} does not broadcast to {want}")
+    raise ValueError(f"{name} shape {x.shape} does not broadcast to {want}")
 
 
 def refuse_slopes(x, batch, heads):

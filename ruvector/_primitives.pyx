@@ -15,12 +15,11 @@ from ruvector import _coerce
 cnp.import_array()
 
 cdef extern from "numpy/arrayobject.h":
-    object PyArray_Scalar(void *, object, object)
-    object PyArray_DescrFromType(int)
+    object PyArray_Scalar(void *, cnp.dtype, object)
 
 cdef const rv_api *api = <const rv_api *>PyCapsule_Import("ruvector._ruvector_core.rv_api", 0)
-cdef object FLOAT32 = np.dtype("float32")
-cdef object FLOAT64 = np.dtype("float64")
+cdef cnp.dtype FLOAT32 = np.dtype("float32")
+cdef cnp.dtype FLOAT64 = np.dtype("float64")
 cdef int bf16 = -1
 
 

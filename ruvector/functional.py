@@ -618,6 +618,7 @@ def attention_scores(query, keys, attention_type="scaled_dot", *, mask=None, **p
     array([0.4328, 0.243 , 0.3243])
     """
     call = _score_options(attention_type, params)
+    query, keys, _ = _coerce.plural(query, keys, keys)
     weights = call._weights(query, keys, mask)
     if call.params.get("num_heads", 1) == 1:
         return weights
@@ -708,6 +709,7 @@ def multi_head_attention(
     """
     call = get_attention("multi_head", num_heads=num_heads, causal=causal, scale=scale, dropout=dropout)
     training = _flag(training, "training")
+    query, keys, values = _coerce.plural(query, keys, values)
     if w_q is None and w_k is None and w_v is None and w_o is None and b_q is b_k is b_v is b_o is None:
         return call(query, keys, values, mask=mask, training=training, rng=rng, out=out)
     query, keys, values = _coerce.inputs(query, keys, values)
@@ -797,6 +799,7 @@ def flash_attention(
         options["block_size_kv"] = block_size_kv
     call = get_attention("flash_v2", **options)
     training = _flag(training, "training")
+    query, keys, values = _coerce.plural(query, keys, values)
     if _flag(return_lse, "return_lse"):
         return call._attend(query, keys, values, mask, training, rng, out)
     return call(query, keys, values, mask=mask, training=training, rng=rng, out=out)

@@ -3,7 +3,6 @@
 import ast
 import copy
 import dataclasses
-import doctest
 import importlib
 import inspect
 import pickle
@@ -396,24 +395,35 @@ def test_docstring_has_the_numpydoc_sections(name):
     assert known == sorted(known, key=order.index)
 
 
-def test_the_examples_of_the_docstrings_are_right(monkeypatch):
-    finder = doctest.DocTestFinder(recurse=True)
-    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
-    report = []
-    modules = [ruvector] + [
-        importlib.import_module(f"ruvector.{p.stem}") for p in sorted(FOLDER.glob("*.py")) if p.stem[:2] != "__"
-    ]
-    seen = set()
-    things = [(m.__name__, m) for m in modules] + [(n, getattr(ruvector, n)) for n in sorted(FUNCTIONS | CLASSES)]
-    for name, thing in things:
-        for test in finder.find(thing, name, globs={"ruvector": ruvector, "np": np, "__name__": "__main__"}):
-            if test.docstring in seen or not test.examples:
-                continue
+EXAMPLES = """
+import doctest, importlib, sys
+from pathlib import Path
+import numpy as np
+import ruvector
+
+names = sorted(set(ruvector.__all__) - {"__version__"})
+modules = [p.stem for p in sorted(Path(ruvector.__file__).parent.glob("*.py")) if p.stem[:2] != "__"]
+things = [("ruvector", ruvector)]
+things += [(f"ruvector.{m}", importlib.import_module(f"ruvector.{m}")) for m in modules]
+things += [(n, getattr(ruvector, n)) for n in names]
+finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+seen = set()
+for name, thing in things:
+    for test in finder.find(thing, name, globs={"ruvector": ruvector, "np": np, "__name__": "__main__"}):
+        if test.examples and test.docstring not in seen:
             seen.add(test.docstring)
-            runner.run(test, out=report.append)
-    results = runner.summarize(verbose=False)
-    assert results.failed == 0, "".join(report)
-    assert results.attempted >= len(FUNCTIONS)
+            runner.run(test)
+print(len(seen), runner.tries, runner.failures)
+sys.exit(runner.failures > 0)
+"""
+
+
+def test_the_examples_of_the_docstrings_are_right():
+    """In a process of its own: examples register types and set threads."""
+    documented, tried, failed = map(int, check_python(EXAMPLES).split()[-3:])
+    assert failed == 0
+    assert documented >= len(FUNCTIONS)
+    assert tried > documented
 
 
 # Records and the registry --------------------------------------------------------------------------------------------

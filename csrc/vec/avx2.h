@@ -1,6 +1,5 @@
 /* AVX2, FMA and F16C: 8 floats or 4 doubles. The contract is in scalar.h. */
 #include "real.h"
-#include <immintrin.h>
 
 #define RV_TILE_ROWS 4
 #define RV_HAVE_FMA 1

@@ -1,6 +1,5 @@
 /* AVX-512 F, BW, DQ and VL: 16 floats or 8 doubles. The contract is in scalar.h. */
 #include "real.h"
-#include <immintrin.h>
 
 #define RV_TILE_ROWS 8
 #define RV_HAVE_FMA 1
@@ -112,6 +111,19 @@ RV_INLINE vreal v_lookup(const word *table, vreal t)
 #endif
 }
 
+/* 128-bit quarters of a, then of b. */
+#define QUARTERS(a, b, which) RV_REALS(_mm512_shuffle_i64x2(RV_WORDS(a), RV_WORDS(b), which))
+
+/* The quarters transposed: those numbered i, in order, at dst + i * step. */
+RV_INLINE void v_store_quarters(real *dst, int64_t step, vreal a, vreal b, vreal c, vreal d)
+{
+    vreal ab02 = QUARTERS(a, b, 0x88), ab13 = QUARTERS(a, b, 0xdd), cd02 = QUARTERS(c, d, 0x88), cd13 = QUARTERS(c, d, 0xdd);
+    v_store(dst, QUARTERS(ab02, cd02, 0x88));
+    v_store(dst + step, QUARTERS(ab13, cd13, 0x88));
+    v_store(dst + step * 2, QUARTERS(ab02, cd02, 0xdd));
+    v_store(dst + step * 3, QUARTERS(ab13, cd13, 0xdd));
+}
+
 #if RV_REAL_BITS == 32
 
 RV_INLINE __m256 v_high(vreal x) { return _mm512_extractf32x8_ps(x, 1); }
@@ -129,41 +141,37 @@ RV_INLINE real v_hmax(vreal x)
     b = _mm_max_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
-RV_INLINE void v_sum4(vreal a, vreal b, vreal c, vreal d, real *p)
+/* p[i] = the sum of quarter i. */
+RV_INLINE void v_sum_quarters(vreal s, real *p)
 {
-    vreal ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-    vreal cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
-    vreal s = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
     s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
     s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
     _mm_storeu_ps(p, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, s)));
 }
 
-/* Four 128-bit columns stacked while loading, so that only in-lane shuffles remain: 32 instead of 64. */
-RV_INLINE vreal v_stack(const char *src, int64_t stride, int64_t step)
+/* 4 x 4 in every quarter. */
+RV_INLINE void v_transpose_quarters(vreal *a, vreal *b, vreal *c, vreal *d)
 {
-    vreal x = _mm512_castps128_ps512(_mm_loadu_ps((const float *)src));
-    x = _mm512_mask_broadcast_f32x4(x, 0x00f0, _mm_loadu_ps((const float *)(src + stride * step)));
-    x = _mm512_mask_broadcast_f32x4(x, 0x0f00, _mm_loadu_ps((const float *)(src + stride * step * 2)));
-    return _mm512_mask_broadcast_f32x4(x, 0xf000, _mm_loadu_ps((const float *)(src + stride * step * 3)));
-}
-RV_INLINE void v_transpose4(const char *src, int64_t stride, real *dst, int64_t dst_stride)
-{
-    vreal a = v_stack(src, stride, 4), b = v_stack(src + stride, stride, 4);
-    vreal c = v_stack(src + stride * 2, stride, 4), d = v_stack(src + stride * 3, stride, 4);
-    __m512d ab0 = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), ab1 = _mm512_castps_pd(_mm512_unpackhi_ps(a, b));
-    __m512d cd0 = _mm512_castps_pd(_mm512_unpacklo_ps(c, d)), cd1 = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
-    v_store(dst, _mm512_castpd_ps(_mm512_unpacklo_pd(ab0, cd0)));
-    v_store(dst + dst_stride, _mm512_castpd_ps(_mm512_unpackhi_pd(ab0, cd0)));
-    v_store(dst + dst_stride * 2, _mm512_castpd_ps(_mm512_unpacklo_pd(ab1, cd1)));
-    v_store(dst + dst_stride * 3, _mm512_castpd_ps(_mm512_unpackhi_pd(ab1, cd1)));
+    __m512d ab0 = _mm512_castps_pd(_mm512_unpacklo_ps(*a, *b)), ab1 = _mm512_castps_pd(_mm512_unpackhi_ps(*a, *b));
+    __m512d cd0 = _mm512_castps_pd(_mm512_unpacklo_ps(*c, *d)), cd1 = _mm512_castps_pd(_mm512_unpackhi_ps(*c, *d));
+    *a = _mm512_castpd_ps(_mm512_unpacklo_pd(ab0, cd0));
+    *b = _mm512_castpd_ps(_mm512_unpackhi_pd(ab0, cd0));
+    *c = _mm512_castpd_ps(_mm512_unpacklo_pd(ab1, cd1));
+    *d = _mm512_castpd_ps(_mm512_unpackhi_pd(ab1, cd1));
 }
 RV_INLINE void v_transpose(const char *src, int64_t stride, real *dst, int64_t dst_stride)
 {
-    v_transpose4(src, stride, dst, dst_stride);
-    v_transpose4(src + 16, stride, dst + dst_stride * 4, dst_stride);
-    v_transpose4(src + 32, stride, dst + dst_stride * 8, dst_stride);
-    v_transpose4(src + 48, stride, dst + dst_stride * 12, dst_stride);
+#define ROW(r) vreal x##r = v_load((const real *)(src + stride * r));
+    ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7) ROW(8) ROW(9) ROW(10) ROW(11) ROW(12) ROW(13) ROW(14) ROW(15)
+#undef ROW
+    v_transpose_quarters(&x0, &x1, &x2, &x3);
+    v_transpose_quarters(&x4, &x5, &x6, &x7);
+    v_transpose_quarters(&x8, &x9, &x10, &x11);
+    v_transpose_quarters(&x12, &x13, &x14, &x15);
+    v_store_quarters(dst, dst_stride * 4, x0, x4, x8, x12);
+    v_store_quarters(dst + dst_stride, dst_stride * 4, x1, x5, x9, x13);
+    v_store_quarters(dst + dst_stride * 2, dst_stride * 4, x2, x6, x10, x14);
+    v_store_quarters(dst + dst_stride * 3, dst_stride * 4, x3, x7, x11, x15);
 }
 
 RV_INLINE vreal v_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
@@ -237,44 +245,37 @@ RV_INLINE real v_hmax(vreal x)
     __m128d b = _mm_max_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
     return _mm_cvtsd_f64(_mm_max_sd(b, _mm_unpackhi_pd(b, b)));
 }
-RV_INLINE void v_sum4(vreal a, vreal b, vreal c, vreal d, real *p)
+RV_INLINE void v_sum_quarters(vreal s, real *p)
 {
-    vreal ab = _mm512_add_pd(_mm512_shuffle_f64x2(a, b, 0x44), _mm512_shuffle_f64x2(a, b, 0xee));
-    vreal cd = _mm512_add_pd(_mm512_shuffle_f64x2(c, d, 0x44), _mm512_shuffle_f64x2(c, d, 0xee));
-    vreal s = _mm512_add_pd(_mm512_shuffle_f64x2(ab, cd, 0x88), _mm512_shuffle_f64x2(ab, cd, 0xdd));
     s = _mm512_add_pd(s, _mm512_permute_pd(s, 0x55));
     _mm256_storeu_pd(p, _mm512_castpd512_pd256(_mm512_maskz_compress_pd(0x55, s)));
 }
 
-/* As in float: 8 in-lane shuffles instead of 24. */
-RV_INLINE vreal v_stack(const char *src, int64_t stride)
-{
-    vreal x = _mm512_castpd128_pd512(_mm_loadu_pd((const double *)src));
-    x = _mm512_mask_broadcast_f64x2(x, 0x0c, _mm_loadu_pd((const double *)(src + stride * 2)));
-    x = _mm512_mask_broadcast_f64x2(x, 0x30, _mm_loadu_pd((const double *)(src + stride * 4)));
-    return _mm512_mask_broadcast_f64x2(x, 0xc0, _mm_loadu_pd((const double *)(src + stride * 6)));
-}
-RV_INLINE void v_transpose2(const char *src, int64_t stride, real *dst, int64_t dst_stride)
-{
-    vreal a = v_stack(src, stride), b = v_stack(src + stride, stride);
-    v_store(dst, _mm512_unpacklo_pd(a, b));
-    v_store(dst + dst_stride, _mm512_unpackhi_pd(a, b));
-}
 RV_INLINE void v_transpose(const char *src, int64_t stride, real *dst, int64_t dst_stride)
 {
-    v_transpose2(src, stride, dst, dst_stride);
-    v_transpose2(src + 16, stride, dst + dst_stride * 2, dst_stride);
-    v_transpose2(src + 32, stride, dst + dst_stride * 4, dst_stride);
-    v_transpose2(src + 48, stride, dst + dst_stride * 6, dst_stride);
+#define ROW(r) vreal x##r = v_load((const real *)(src + stride * r));
+    ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
+#undef ROW
+    v_store_quarters(dst, dst_stride * 2, _mm512_unpacklo_pd(x0, x1), _mm512_unpacklo_pd(x2, x3), _mm512_unpacklo_pd(x4, x5),
+                     _mm512_unpacklo_pd(x6, x7));
+    v_store_quarters(dst + dst_stride, dst_stride * 2, _mm512_unpackhi_pd(x0, x1), _mm512_unpackhi_pd(x2, x3),
+                     _mm512_unpackhi_pd(x4, x5), _mm512_unpackhi_pd(x6, x7));
 }
 
 #include "pair.h"
 
 #endif
 
+RV_INLINE void v_sum4(vreal a, vreal b, vreal c, vreal d, real *p)
+{
+    vreal ab = v_add(QUARTERS(a, b, 0x44), QUARTERS(a, b, 0xee)), cd = v_add(QUARTERS(c, d, 0x44), QUARTERS(c, d, 0xee));
+    v_sum_quarters(v_add(QUARTERS(ab, cd, 0x88), QUARTERS(ab, cd, 0xdd)), p);
+}
+
 #undef OP
 #undef WORD_OP
 #undef MASK_OP
+#undef QUARTERS
 #undef RV_WORDS
 #undef RV_REALS
 #undef RV_WORD_SET1

@@ -1,6 +1,5 @@
 /* Advanced SIMD of AArch64, present on every such CPU: 4 floats or 2 doubles. The contract is in scalar.h. */
 #include "real.h"
-#include <arm_neon.h>
 
 #define RV_TILE_ROWS 8
 #define RV_HAVE_FMA 1

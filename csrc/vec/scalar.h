@@ -1,5 +1,6 @@
-/* The vector contract and its reference: one lane, no intrinsics. Included inside an ISA's target region, with RV_REAL_BITS
- * 32 or 64; every header of this folder defines the same names for that element type.
+/* The vector contract and its reference: one lane, no intrinsics. Included inside an ISA's target region with RV_REAL_BITS 32
+ * or 64, after target.h, <math.h> and the compiler's header of intrinsics, which clang wants outside the region. Every header
+ * of this folder defines the same names for that element type.
  *
  *   real, RV_LANES          element type; elements per vector
  *   vreal, vmask            a vector of real; one truth value per lane

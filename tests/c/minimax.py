@@ -1,7 +1,7 @@
 """Prints the coefficients of csrc/vec/math.h: python tests/c/minimax.py (needs mpmath, half a minute).
 
-One line a polynomial: its interval, degree and largest weighted error after rounding. Remez exchange; the coefficients are
-rounded one by one, lowest first, and the rest fitted again, so that each makes up for the rounding so far.
+One line a polynomial: its interval, degree and largest weighted error after rounding. Remez exchange; the
+four lowest coefficients are rounded one by one and the rest fitted again, so that they make up for the rounding.
 """
 
 from mpmath import asinh, atanh, cos, erf, erfc, log, lu_solve, matrix, mp, mpf, pi, sqrt, tanh
@@ -73,9 +73,11 @@ def fit(name, f, weight, a, b, degree, bits, fixed=()):
 
 
 def exp2_with_table(k, entries, degree, bits):
-    """2^f beside a table of 2^((j + s) / entries), where 2^(s / entries) = 1 + k 2^(1 - bits): of the 4e5 (float) or 4e6 (double)
-    k tried, the one whose entries are closest to representable numbers. Words as v_exp2_core wants them: less the exponent of
-    1, and less j in the place where t brings it."""
+    """2^f beside a table of 2^((j + s) / entries), where 2^(s / entries) = 1 + k 2^(1 - bits).
+
+    k is the one of 4e5 (float) or 4e6 (double) tried whose entries are closest to representable numbers. The words are as
+    v_exp2_core wants them: less the exponent of 1, and less j in the place where t brings it.
+    """
     width, first, half = 32 if bits == 24 else 64, 1 + mpf(k) / 2 ** (bits - 1), mpf(1) / (2 * entries)
     exact = [first * mpf(2) ** (mpf(j) / entries) * 2 ** (bits - 1) for j in range(entries)]
     words = [int(mp.nint(x)) - (j << (bits - 1)) // entries - 2 ** (bits - 1) for j, x in enumerate(exact)]
@@ -95,9 +97,10 @@ def exp2_with_table(k, entries, degree, bits):
 
 
 def constants(bits, high_bits):
-    for name, x, head in (("log2(e)", 1 / log(mpf(2)), bits), ("ln 2", log(mpf(2)), high_bits)):
-        high = rounded(x, head)
-        print(f"{name} = {mp.nstr(high, 18)} + {mp.nstr(rounded(x - high, bits), 18)}")
+    ln2 = log(mpf(2))
+    for name, x, head in (("log2(e)", 1 / ln2, bits), ("ln 2", ln2, high_bits)):
+        print(f"{name} = {mp.nstr(rounded(x, head), 18)} + {mp.nstr(rounded(x - rounded(x, head), bits), 18)}")
+    print(f"1 - high / ln 2 = {mp.nstr(rounded(1 - rounded(ln2, high_bits) / ln2, bits), 18)}")
 
 
 if __name__ == "__main__":
@@ -109,7 +112,7 @@ if __name__ == "__main__":
         print(f"--- {bits} bits")
         constants(bits, high_bits)
         fit("exp2", lambda x: 2**x, lambda x: 1 / 2**x, -0.5, 0.5, degrees[0], bits, [1])
-        # P(z) of log((1 + s) / (1 - s)) = s (2 + z P), tanh x = x (1 + z P), erf x = x (1 + P), asinh x = x (1 + z P), z the square
+        # z = s^2: log((1 + s) / (1 - s)) = s (2 + z P(z)); z = x^2: tanh x, asinh x = x (1 + z P(z)), erf x = x (1 + P(z))
         fit("log", lambda z: 2 * (atanh(sqrt(z)) / sqrt(z) - 1) / z, lambda z: z / 2, tiny, 0.0295, degrees[1], bits)
         fit("tanh", lambda z: (tanh(sqrt(z)) / sqrt(z) - 1) / z, lambda z: z, tiny, mpf("0.55") ** 2, degrees[2], bits)
         fit("erf", lambda z: erf(sqrt(z)) / sqrt(z) - 1, lambda z: 1, tiny, 1, degrees[3], bits)

@@ -1,13 +1,12 @@
 #!/bin/sh
 # Builds every tests/c/test_*.c with the C core and runs it: tests/c/run.sh [name...]
 #
-# A test test_x.c is linked with the x_*.c beside it. CC, CFLAGS, LDFLAGS: compiler and flags; RUNNER: what runs the programs, for
-# example CC=aarch64-linux-gnu-gcc LDFLAGS=-static RUNNER=qemu-aarch64. ARGS: arguments of the programs.
+# A test test_x.c is linked with the x_*.c beside it. CC, CFLAGS: compiler and flags; RUNNER: what runs the programs, for example
+# CC=aarch64-linux-gnu-gcc CFLAGS="-O2 -static" RUNNER=qemu-aarch64. ARGS: arguments of the programs.
 set -eu
 cd "$(dirname "$0")/../.."
 CC=${CC:-cc}
 CFLAGS=${CFLAGS:--O2 -g}
-LDFLAGS=${LDFLAGS:-}
 RUNNER=${RUNNER:-}
 ARGS=${ARGS:-}
 build=$(mktemp -d)
@@ -41,7 +40,7 @@ for name; do
         compile "$source" "$object"
         objects="$objects $object"
     done
-    $CC $CFLAGS $objects $core -pthread $LDFLAGS -lm -o "$build/test_$name"
+    $CC $CFLAGS $objects $core -pthread -lm -o "$build/test_$name"
     $RUNNER "$build/test_$name" $ARGS || broken="$broken test_$name"
 done
 if [ -n "$broken" ]; then
