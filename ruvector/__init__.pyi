@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, overload
 
@@ -54,12 +54,12 @@ class _AttentionTypeMeta(type):
 
 class AttentionType(metaclass=_AttentionTypeMeta):
     name: str
-    params: dict[str, Any]
+    params: Mapping[str, Any]
     def __init__(self, name: str, **params: Any) -> None: ...
 
 class _Attention(Protocol):
     name: str
-    params: dict[str, Any]
+    params: Mapping[str, Any]
     def __call__(
         self,
         query: ArrayLike,

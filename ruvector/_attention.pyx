@@ -128,7 +128,7 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
     cdef cnp.npy_intp shape[32]
     cdef double slope_room[1024]
     cdef rv_status status
-    cdef object result, lse = None, written
+    cdef object result, lse = None, written, given
     if code < 0:
         query, key, value = _coerce.inputs(query, key, value)
         code = code_of(query, key, value)
@@ -188,7 +188,9 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
             _coerce.refuse_heads(type_index, [params[i] for i in range(api.type_at(type_index).param_count)],
                                  a.dim, k_width, v_width)
             raise_for(status)
-    if k_width != a.dim * a.key_heads and (type_index >= 0 or k_width != a.dim):
+    if type_index >= 0 and k_width != a.dim * a.key_heads:
+        _coerce.refuse_key_width(k_width, a.key_heads, a.dim)
+    if type_index < 0 and k_width != a.dim:
         _coerce.refuse_shapes(query, key, value, heads, enable_gqa)
     if scale != scale:
         scale = 1 / sqrt(<double>a.dim)
@@ -226,11 +228,12 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         lse = cnp.PyArray_EMPTY(n, shape, cnp.NPY_FLOAT64, 0)
         a.lse = <double *>RV_DATA(lse)
     if mask is not None:
+        given = mask
         if single or not plain_mask(mask, code):
             mask = _coerce.mask(mask, code == RV_F64, single, "attn_mask" if type_index < 0 else "mask")
         if place_mask(a, mask, (heads and lead > 0) or (a.heads > 1 and RV_NDIM(mask) == a.batch_axes + 3), code) != 0:
-            _coerce.refuse_mask(mask, [a.batch_shape[i] for i in range(a.batch_axes)], a.heads if heads and lead > 0 else None,
-                                a.q_len, a.kv_len, "attn_mask" if type_index < 0 else "mask")
+            _coerce.refuse_mask(given, [a.batch_shape[i] for i in range(a.batch_axes)], a.heads if heads and lead > 0 else None,
+                                None if single else a.q_len, a.kv_len, "attn_mask" if type_index < 0 else "mask")
     if a.heads * a.q_len * a.kv_len * (a.dim + a.v_dim) < SMALL and a.batch_axes == 0:
         status = api.attn_run(a)
     else:

@@ -301,9 +301,13 @@ def refuse_heads(index, params, q_width, k_width, v_width):
         raise ValueError(f"Value dimension {v_width} must be divisible by {'num_kv_heads' if num_kv_heads != num_heads else 'num_heads'} {num_kv_heads}")
 
 
+def refuse_key_width(width, heads, head_dim):
+    raise ValueError(f"Key dimension {width} must be num_kv_heads * head_dim = {heads} * {head_dim} = {heads * head_dim}")
+
+
 def refuse_mask(x, batch, heads, q_len, kv_len, name):
-    want = (*batch, *(() if heads is None else (heads,)), q_len, kv_len)
-    raise ValueError(f"{name} shape {x.shape} does not broadcast to {want}")
+    want = (*batch, *(n for n in (heads, q_len) if n is not None), kv_len)
+    raise ValueError(f"{name} shape {np.shape(x)} does not broadcast to {want}")
 
 
 def refuse_slopes(x, batch, heads):

@@ -10,6 +10,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -187,8 +188,8 @@ def canonical(name) -> str:
     if found is None:
         known = [record.name for record in attention_types()]
         close = difflib.get_close_matches(name.lower(), _names, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UnknownAttentionType(f"Unknown attention type: {name!r}.{hint} Available: {', '.join(known)}")
+        hint = f". Did you mean {close[0]!r}?" if close else ""
+        raise UnknownAttentionType(f"Unknown attention type: {name!r}. Available: {', '.join(known)}{hint}")
     return found
 
 
@@ -347,7 +348,7 @@ class AttentionType(metaclass=_AttentionTypeMeta):
         record, own, common = resolve(name, params)
         checked = {**own, **common}
         object.__setattr__(self, "name", record.name)
-        object.__setattr__(self, "params", {key: checked[key] for key in params})
+        object.__setattr__(self, "params", MappingProxyType({key: checked[key] for key in params}))
 
     def __setattr__(self, name, value):
         raise AttributeError("an AttentionType cannot be changed")
@@ -362,7 +363,7 @@ class AttentionType(metaclass=_AttentionTypeMeta):
         return hash(self._key())
 
     def __reduce__(self):
-        return _remake_type, (self.name, self.params)
+        return _remake_type, (self.name, dict(self.params))
 
     def __repr__(self):
         return f"AttentionType.{camel(self.name)}({', '.join(f'{k}={v!r}' for k, v in self.params.items())})"
@@ -372,6 +373,9 @@ class _Resolved:
     """What compiled and composed attention objects share: they are values, told apart by type and options."""
 
     __slots__ = ()
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"a resolved attention cannot be changed; resolve another with get_attention({self.name!r}, ...)")
 
     def _key(self):
         return (self.name, tuple((k, _hashable(v)) for k, v in self.params.items()))
@@ -400,8 +404,8 @@ class CompiledAttention(_Resolved, CompiledType):
     __slots__ = ("name", "params")
 
     def __init__(self, record, own, common):
-        self.name = record.name
-        self.params = {**own, **common}
+        object.__setattr__(self, "name", record.name)
+        object.__setattr__(self, "params", MappingProxyType({**own, **common}))
         arrays = [own[p.name] for p in record.parameters if p.type == "array"]
         numbers = [0.0 if p.type == "array" else float(own[p.name]) for p in record.parameters]
         self._bind(
@@ -420,9 +424,9 @@ class ComposedAttention(_Resolved):
     __slots__ = ("name", "params", "_fn")
 
     def __init__(self, record, own, common, fn):
-        self.name = record.name
-        self.params = {**own, **common}
-        self._fn = fn
+        object.__setattr__(self, "name", record.name)
+        object.__setattr__(self, "params", MappingProxyType({**own, **common}))
+        object.__setattr__(self, "_fn", fn)
 
     def __call__(self, query, key, value, *, mask=None, training=False, rng=None, out=None):
         options = {"causal": False, "scale": None, "dropout": 0.0, **self.params}

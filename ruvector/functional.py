@@ -293,6 +293,10 @@ def merge_states(states):
     array([[2.]])
     """
     outputs, lses = [], []
+    try:
+        states = list(states)
+    except TypeError:
+        raise TypeError(f"states must be an iterable of (output, lse) pairs, got {states!r}") from None
     for i, state in enumerate(states):
         try:
             output, lse = state
