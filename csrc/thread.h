@@ -1,4 +1,4 @@
-/* The thread pool. Included by csrc only. */
+/* The thread pool. Included by csrc, its tests and the one module that links it. */
 #ifndef RV_THREAD_H
 #define RV_THREAD_H
 
@@ -22,7 +22,7 @@
  * without. Nothing is allocated per call.
  *
  * fork is safe at any time. A child forked from inside `interrupted` gets RV_ERR_INTERRUPTED when tasks were running on other
- * threads, which it does not have, and finishes its call otherwise. */
+ * threads, which it does not have, and finishes its call otherwise. Tasks must not fork on a thread other than the caller's. */
 rv_status rv_parallel_for(int64_t tasks, int threads, void (*fn)(void *context, int worker, int64_t task), void *context,
                           rv_interrupt interrupted, void *interrupt_context);
 

@@ -7,7 +7,24 @@ class CompiledType:
         self, query: Any, key: Any, value: Any, *, mask: Any = None, training: bool = False, rng: Any = None, out: Any = None
     ) -> NDArray[Any]: ...
 
-def sdpa(
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    softcap: float = 0.0,
+    window: Any = None,
+    alibi_slopes: Any = None,
+    return_lse: bool = False,
+    rng: Any = None,
+    out: Any = None,
+) -> Any: ...
+def partial(
     query: Any,
     key: Any,
     value: Any,
@@ -16,15 +33,10 @@ def sdpa(
     causal: bool,
     enable_gqa: bool,
     softcap: float,
-    left: int,
-    right: int,
+    window: Any,
     slopes: Any,
     offset: int,
-    dropout: float,
-    seed: int,
-    return_lse: bool,
-    out: Any,
-) -> Any: ...
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
 def varlen(
     query: Any,
     key: Any,
@@ -32,9 +44,9 @@ def varlen(
     query_starts: Any,
     key_starts: Any,
     scale: float,
+    causal: bool,
     softcap: float,
-    left: int,
-    right: int,
+    window: Any,
     slopes: Any,
     return_lse: bool,
     out: Any,

@@ -10,7 +10,7 @@ from libc.string cimport memset
 from ruvector._api cimport *
 from ruvector._arrays cimport RV_DATA, RV_DIM, RV_NDIM, RV_STRIDE, RV_TYPENUM, item_size, plain_code, poll_signals, raise_for
 
-from ruvector import _coerce
+from ruvector import _coerce, _options
 
 cnp.import_array()
 
@@ -181,7 +181,7 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         shape[n] = size
         n += 1
     if type_index >= 0:
-        if k_width != a.dim and _coerce_same_width(type_index):
+        if k_width != a.dim and same_width(type_index):
             _coerce.refuse_shapes(query, key, value, heads, enable_gqa)
         status = api.type_lower(type_index, params, slope_room, a)
         if status != RV_OK:
@@ -248,7 +248,7 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
     return (result, lse) if return_lse else result
 
 
-cdef bint _coerce_same_width(int type_index):
+cdef bint same_width(int type_index):
     """Types whose keys are as wide as their queries: all but those with heads of their own for keys."""
     cdef const rv_type *t = api.type_at(type_index)
     cdef int i
@@ -282,26 +282,131 @@ cdef inline void clear(rv_attn_args *a) noexcept:
     a.right = RV_UNBOUNDED
 
 
-def sdpa(query, key, value, mask, double scale, bint causal, bint enable_gqa, double softcap, int64_t left, int64_t right,
-         slopes, int64_t offset, double dropout, uint64_t seed, bint return_lse, out):
-    """scaled_dot_product_attention after its options are checked: scale NaN is the default, left and right -1 unbounded;
-    query i stands at position i + offset."""
+def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None,
+                                 enable_gqa=False, softcap=0.0, window=None, alibi_slopes=None, return_lse=False, rng=None,
+                                 out=None):
+    """Softmax attention, ``softmax(softcap(scale * query @ key.T) + bias) @ value``.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., H, L, d), (L, d) or (d,)
+    key : array_like, shape (..., H, S, d)
+    value : array_like, shape (..., H, S, dv)
+        Leading axes broadcast. float16 and bfloat16 are computed in float32; integers and booleans become float64; mixed
+        dtypes follow NumPy's promotion. Rows that are contiguous are read where they lie, whatever the other strides.
+    attn_mask : array_like, optional
+        Broadcasts to ``(..., H, L, S)``. Boolean: True = attend. Floating: added to the logits; -inf hides.
+    dropout_p : float, default 0.0
+        Share of weights dropped, the rest scaled by ``1 / (1 - dropout_p)``; needs `rng`.
+    is_causal : bool, default False
+        Query i sees keys ``j <= i``: the diagonal starts at the top left, as in torch.
+    scale : float, optional
+        Factor on the products; ``1 / sqrt(d)`` when None.
+    enable_gqa : bool, default False
+        Key and value heads divide the query's; consecutive query heads share one.
+    softcap : float, default 0.0
+        Logits become ``softcap * tanh(logits / softcap)``; 0 leaves them.
+    window : (int or None, int or None), optional
+        Query i sees keys from ``i - left`` to ``i + right``; None leaves a side open.
+    alibi_slopes : array_like, shape (H,) or (..., H), optional
+        Adds ``-slope * abs(i - j)``.
+    return_lse : bool, default False
+        Also return the log-sum-exp of the logits.
+    rng : numpy.random.Generator or seed, optional
+        Source of dropout.
+    out : ndarray, optional
+        Where the result goes: its shape and dtype, any strides; may overlap the inputs.
+
+    Returns
+    -------
+    ndarray, shape (..., H, L, dv)
+        In the inputs' dtype; ``(dv,)`` for a single query.
+    lse : ndarray, shape (..., H, L), float64
+        With `return_lse`.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not real, or an option of the wrong type.
+    ValueError
+        For shapes that do not fit, and options out of their range.
+
+    Notes
+    -----
+    ``2 L S (d + dv)`` operations a head, those of hidden blocks skipped; less than 1 MiB of working space a thread at any
+    length. Against exact arithmetic each output is off by at most ``u * max|V| * (8 + 4 kappa)``, where u is the unit
+    roundoff and kappa ``scale * max sum |q||k| + max|bias|``: independent of the number of keys.
+
+    Hidden positions never influence the result, NaN and inf in key and value included; NaN at a visible position makes that
+    row NaN. A row that sees no key is 0, its log-sum-exp -inf. Results are the same to the bit for any number of threads and
+    any place in a batch.
+
+    The mechanism is that of Vaswani et al. 2017 [1]_, in blocks with an online softmax as in [2]_.
+
+    References
+    ----------
+    .. [1] Vaswani et al., Attention Is All You Need, arXiv:1706.03762
+    .. [2] Dao, FlashAttention-2, arXiv:2307.08691
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> rng = np.random.default_rng(0)
+    >>> query, key, value = rng.standard_normal((3, 2, 8, 5, 64), dtype=np.float32)
+    >>> ruvector.scaled_dot_product_attention(query, key, value, is_causal=True).shape
+    (2, 8, 5, 64)
+    """
     cdef rv_attn_args a
     clear(&a)
+    if is_causal is not False and _options.flag(is_causal, "is_causal"):
+        a.right = 0
+    if enable_gqa is not False:
+        enable_gqa = _options.flag(enable_gqa, "enable_gqa")
+    if return_lse is not False:
+        return_lse = _options.flag(return_lse, "return_lse")
+    if softcap is not ZERO:
+        a.softcap = _options.softcap_of(softcap)
+    if window is not None:
+        limit(&a, window)
+    if alibi_slopes is not None:
+        alibi_slopes = _options.float64_array(alibi_slopes, "alibi_slopes")
+    if dropout_p is not ZERO:
+        a.dropout = _options.probability(dropout_p, "dropout_p")
+        if a.dropout > 0:
+            a.dropout_seed = _coerce.dropout_seed(rng)
+    return attend(&a, query, key, value, attn_mask, alibi_slopes, out, return_lse, True, enable_gqa, False, -1, NULL,
+                  NAN if scale is None else _options.number(scale, "scale"))
+
+
+# The default 0.0 itself, to tell it apart without a comparison.
+cdef object ZERO = scaled_dot_product_attention.__defaults__[1]
+
+
+cdef int limit(rv_attn_args *a, object window) except -1:
+    """The window (left, right) on top of what causality has set."""
+    cdef int64_t left, right
+    left, right = _options.window_of(window)
     if left >= 0:
         a.left = left
-    if right >= 0:
+    if right >= 0 and right < a.right:
         a.right = right
+    return 0
+
+
+def partial(query, key, value, mask, double scale, bint causal, bint enable_gqa, double softcap, window, slopes, int64_t offset):
+    """partial_attention after its options are checked: query i stands at position i + offset."""
+    cdef rv_attn_args a
+    clear(&a)
     if causal:
         a.right = 0
+    if window is not None:
+        limit(&a, window)
     a.offset = offset
     a.softcap = softcap
-    a.dropout = dropout
-    a.dropout_seed = seed
-    return attend(&a, query, key, value, mask, slopes, out, return_lse, True, enable_gqa, False, -1, NULL, scale)
+    return attend(&a, query, key, value, mask, slopes, None, True, True, enable_gqa, False, -1, NULL, scale)
 
 
-def varlen(query, key, value, query_starts, key_starts, double scale, double softcap, int64_t left, int64_t right, slopes,
+def varlen(query, key, value, query_starts, key_starts, double scale, bint causal, double softcap, window, slopes,
            bint return_lse, out):
     """varlen_attention after its checks: query (rows, heads, dim) and so on, starts int64 and C-contiguous."""
     cdef rv_attn_args a
@@ -309,10 +414,10 @@ def varlen(query, key, value, query_starts, key_starts, double scale, double sof
     cdef rv_status status
     cdef object result, lse = None, written = None
     clear(&a)
-    if left >= 0:
-        a.left = left
-    if right >= 0:
-        a.right = right
+    if causal:
+        a.right = 0
+    if window is not None:
+        limit(&a, window)
     a.softcap = softcap
     a.scale = scale
     a.dtype = <rv_dtype>code

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,6 +16,7 @@ import numpy as np
 
 from ruvector import _coerce
 from ruvector._attention import CompiledType
+from ruvector._options import flag, float64_array, number, probability
 from ruvector._ruvector_core import catalog
 
 
@@ -87,49 +87,6 @@ class AttentionRecord:
     family: str
     parameters: tuple[Parameter, ...]
     reference: str
-
-
-def number(value, name, *, whole=False):
-    """A real number as int or float; TypeError or ValueError naming it."""
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
-    if whole:
-        try:
-            return operator.index(value)
-        except TypeError:
-            raise TypeError(f"{name} must be an integer, got {value!r}") from None
-    try:
-        value = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
-    return value
-
-
-def flag(value, name):
-    """A boolean, Python's or NumPy's."""
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
-def probability(value, name):
-    """A float in [0, 1)."""
-    value = number(value, name)
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")
-    return value
-
-
-def float64_array(value, name):
-    """A C-contiguous float64 copy of finite numbers with at least one axis."""
-    array = np.array(_coerce.array(value, name), np.float64, order="C")
-    if array.ndim < 1:
-        raise ValueError(f"{name} must have at least one axis, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite, got {array.tolist()}")
-    return array
 
 
 def _read_catalog():

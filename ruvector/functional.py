@@ -8,18 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ruvector import _attention, _coerce
+from ruvector._attention import scaled_dot_product_attention as scaled_dot_product_attention
 from ruvector._primitives import dot
-from ruvector._registry import (
-    CompiledAttention,
-    flag,
-    float64_array,
-    get_attention,
-    number,
-    probability,
-)
-
-_DEFAULT_SCALE = math.nan
-
+from ruvector._options import flag, float64_array, number, softcap_of
+from ruvector._registry import CompiledAttention, get_attention
 
 class AttentionState(NamedTuple):
     """Attention over some of the keys: mergeable with states over others.
@@ -33,158 +25,6 @@ class AttentionState(NamedTuple):
 
     output: np.ndarray
     lse: np.ndarray
-
-
-def _window(window, name="window"):
-    """(left, right) as integers, -1 for an unbounded side."""
-    try:
-        left, right = window
-    except (TypeError, ValueError):
-        left = right = ""
-    sides = []
-    for side in (left, right):
-        if side is None:
-            sides.append(-1)
-            continue
-        if isinstance(side, (bool, np.bool_)) or not isinstance(side, (int, np.integer)) or side < 0:
-            raise ValueError(f"{name} must be a pair (left, right) of non-negative integers or None, got {window!r}")
-        sides.append(min(int(side), 2**62))
-    return sides
-
-
-def _softcap(softcap):
-    softcap = number(softcap, "softcap")
-    if softcap < 0:
-        raise ValueError(f"softcap must be 0 (none) or positive, got {softcap}")
-    return softcap
-
-
-def _flag(value, name):
-    return value if value is True or value is False else flag(value, name)
-
-
-def scaled_dot_product_attention(
-    query,
-    key,
-    value,
-    attn_mask=None,
-    dropout_p=0.0,
-    is_causal=False,
-    *,
-    scale=None,
-    enable_gqa=False,
-    softcap=0.0,
-    window=None,
-    alibi_slopes=None,
-    return_lse=False,
-    rng=None,
-    out=None,
-):
-    """Softmax attention, ``softmax(softcap(scale * query @ key.T) + bias) @ value``.
-
-    Parameters
-    ----------
-    query : array_like, shape (..., H, L, d), (L, d) or (d,)
-    key : array_like, shape (..., H, S, d)
-    value : array_like, shape (..., H, S, dv)
-        Leading axes broadcast. float16 and bfloat16 are computed in float32; integers and booleans become float64; mixed
-        dtypes follow NumPy's promotion. Rows that are contiguous are read where they lie, whatever the other strides.
-    attn_mask : array_like, optional
-        Broadcasts to ``(..., H, L, S)``. Boolean: True = attend. Floating: added to the logits; -inf hides.
-    dropout_p : float, default 0.0
-        Share of weights dropped, the rest scaled by ``1 / (1 - dropout_p)``; needs `rng`.
-    is_causal : bool, default False
-        Query i sees keys ``j <= i``: the diagonal starts at the top left, as in torch.
-    scale : float, optional
-        Factor on the products; ``1 / sqrt(d)`` when None.
-    enable_gqa : bool, default False
-        Key and value heads divide the query's; consecutive query heads share one.
-    softcap : float, default 0.0
-        Logits become ``softcap * tanh(logits / softcap)``; 0 leaves them.
-    window : (int or None, int or None), optional
-        Query i sees keys from ``i - left`` to ``i + right``; None leaves a side open.
-    alibi_slopes : array_like, shape (H,) or (..., H), optional
-        Adds ``-slope * abs(i - j)``.
-    return_lse : bool, default False
-        Also return the log-sum-exp of the logits.
-    rng : numpy.random.Generator or seed, optional
-        Source of dropout.
-    out : ndarray, optional
-        Where the result goes: its shape and dtype, any strides; may overlap the inputs.
-
-    Returns
-    -------
-    ndarray, shape (..., H, L, dv)
-        In the inputs' dtype; ``(dv,)`` for a single query.
-    lse : ndarray, shape (..., H, L), float64
-        With `return_lse`.
-
-    Raises
-    ------
-    TypeError
-        For a dtype that is not real, or an option of the wrong type.
-    ValueError
-        For shapes that do not fit, and options out of their range.
-
-    Notes
-    -----
-    ``2 L S (d + dv)`` operations a head, those of hidden blocks skipped; less than 1 MiB of working space a thread at any
-    length. Against exact arithmetic each output is off by at most ``u * max|V| * (8 + 4 kappa)``, where u is the unit
-    roundoff and kappa ``scale * max sum |q||k| + max|bias|``: independent of the number of keys.
-
-    Hidden positions never influence the result, NaN and inf in key and value included; NaN at a visible position makes that
-    row NaN. A row that sees no key is 0, its log-sum-exp -inf. Results are the same to the bit for any number of threads and
-    any place in a batch.
-
-    The mechanism is that of Vaswani et al. 2017 [1]_, in blocks with an online softmax as in [2]_.
-
-    References
-    ----------
-    .. [1] Vaswani et al., Attention Is All You Need, arXiv:1706.03762
-    .. [2] Dao, FlashAttention-2, arXiv:2307.08691
-
-    Examples
-    --------
-    >>> import numpy as np, ruvector
-    >>> rng = np.random.default_rng(0)
-    >>> query, key, value = rng.standard_normal((3, 2, 8, 5, 64), dtype=np.float32)
-    >>> ruvector.scaled_dot_product_attention(query, key, value, is_causal=True).shape
-    (2, 8, 5, 64)
-    """
-    left = right = -1
-    seed = 0
-    scale = _DEFAULT_SCALE if scale is None else number(scale, "scale")
-    if softcap:
-        softcap = _softcap(softcap)
-    if window is not None:
-        left, right = _window(window)
-    if alibi_slopes is not None:
-        alibi_slopes = float64_array(alibi_slopes, "alibi_slopes")
-    if dropout_p:
-        dropout_p = probability(dropout_p, "dropout_p")
-        seed = _coerce.dropout_seed(rng)
-    if not (is_causal is False and enable_gqa is False and return_lse is False):
-        is_causal = _flag(is_causal, "is_causal")
-        enable_gqa = _flag(enable_gqa, "enable_gqa")
-        return_lse = _flag(return_lse, "return_lse")
-    return _attention.sdpa(
-        query,
-        key,
-        value,
-        attn_mask,
-        scale,
-        is_causal,
-        enable_gqa,
-        softcap,
-        left,
-        right,
-        alibi_slopes,
-        0,
-        dropout_p,
-        seed,
-        return_lse,
-        out,
-    )
 
 
 def partial_attention(
@@ -234,28 +74,22 @@ def partial_attention(
     >>> bool(np.allclose(ruvector.merge_states(parts).output, whole, rtol=0, atol=1e-15))
     True
     """
-    left, right = (-1, -1) if window is None else _window(window)
     key_offset = number(key_offset, "key_offset", whole=True)
     if abs(key_offset) > 2**40:
         raise ValueError(f"key_offset must be between -2**40 and 2**40, got {key_offset}")
     return AttentionState(
-        *_attention.sdpa(
+        *_attention.partial(
             query,
             key,
             value,
             attn_mask,
-            _DEFAULT_SCALE if scale is None else number(scale, "scale"),
-            _flag(is_causal, "is_causal"),
-            _flag(enable_gqa, "enable_gqa"),
-            _softcap(softcap),
-            left,
-            right,
+            math.nan if scale is None else number(scale, "scale"),
+            flag(is_causal, "is_causal"),
+            flag(enable_gqa, "enable_gqa"),
+            softcap_of(softcap),
+            window,
             None if alibi_slopes is None else float64_array(alibi_slopes, "alibi_slopes"),
             -key_offset,
-            0.0,
-            0,
-            True,
-            None,
         )
     )
 
@@ -418,13 +252,12 @@ def varlen_attention(
     starts_k = _starts(cu_seqlens_k, "cu_seqlens_k", key.shape[0], "key")
     if len(starts_q) != len(starts_k):
         raise ValueError(f"cu_seqlens_q and cu_seqlens_k must have the same length: {len(starts_q)} vs {len(starts_k)}")
-    left, right = (-1, -1) if window is None else _window(window)
-    if _flag(causal, "causal"):
-        right = 0
+    causal = flag(causal, "causal")
     scale = 1 / math.sqrt(query.shape[2]) if scale is None else number(scale, "scale")
     slopes = None if alibi_slopes is None else float64_array(alibi_slopes, "alibi_slopes")
-    return_lse = _flag(return_lse, "return_lse")
-    return _attention.varlen(query, key, value, starts_q, starts_k, scale, _softcap(softcap), left, right, slopes, return_lse, out)
+    return_lse = flag(return_lse, "return_lse")
+    softcap = softcap_of(softcap)
+    return _attention.varlen(query, key, value, starts_q, starts_k, scale, causal, softcap, window, slopes, return_lse, out)
 
 
 _COMMON_OPTIONS = """mask : array_like, optional
@@ -501,7 +334,7 @@ def attention(query, key, value, attention_type="scaled_dot", *, mask=None, trai
     array([1.9907, 2.9907, 3.9907])
     """
     call = get_attention(attention_type, **params)
-    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
 def _score_options(attention_type, params):
@@ -712,7 +545,7 @@ def multi_head_attention(
     array([3.3117, 3.6512, 4.5   , 4.5   , 4.6698, 5.0093, 4.5   , 4.5   ])
     """
     call = get_attention("multi_head", num_heads=num_heads, causal=causal, scale=scale, dropout=dropout)
-    training = _flag(training, "training")
+    training = flag(training, "training")
     query, keys, values = _coerce.plural(query, keys, values)
     if w_q is None and w_k is None and w_v is None and w_o is None and b_q is b_k is b_v is b_o is None:
         return call(query, keys, values, mask=mask, training=training, rng=rng, out=out)
@@ -802,9 +635,9 @@ def flash_attention(
     if block_size_kv is not None:
         options["block_size_kv"] = block_size_kv
     call = get_attention("flash_v2", **options)
-    training = _flag(training, "training")
+    training = flag(training, "training")
     query, keys, values = _coerce.plural(query, keys, values)
-    if _flag(return_lse, "return_lse"):
+    if flag(return_lse, "return_lse"):
         return call._attend(query, keys, values, mask, training, rng, out)
     return call(query, keys, values, mask=mask, training=training, rng=rng, out=out)
 
@@ -844,7 +677,7 @@ def scaled_dot_attention(
     array([1.9907])
     """
     call = get_attention("scaled_dot", softcap=softcap, causal=causal, scale=scale, dropout=dropout)
-    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
 @_documented
@@ -879,7 +712,7 @@ def cross_attention(query, key, value, *, mask=None, causal=False, scale=None, d
     (3, 2)
     """
     call = get_attention("cross", causal=causal, scale=scale, dropout=dropout)
-    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
 @_documented
@@ -914,7 +747,7 @@ def self_attention(x, *, mask=None, causal=False, scale=None, dropout=0.0, train
     if x.ndim < 2:
         raise ValueError(f"x must have shape (..., L, d), got {x.shape}")
     call = get_attention("self", causal=causal, scale=scale, dropout=dropout)
-    return call(x, x, x, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+    return call(x, x, x, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
 @_documented
@@ -956,7 +789,7 @@ def causal_attention(query, key, value, *, mask=None, scale=None, dropout=0.0, t
     array([1., 0., 0.])
     """
     call = get_attention("causal", scale=scale, dropout=dropout)
-    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
 @_documented
@@ -1011,7 +844,7 @@ def grouped_query_attention(
     call = get_attention(
         "grouped_query", num_heads=num_heads, num_kv_heads=num_kv_heads, causal=causal, scale=scale, dropout=dropout
     )
-    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
 @_documented
@@ -1064,7 +897,7 @@ def alibi_attention(
     (5, 16)
     """
     call = get_attention("alibi", num_heads=num_heads, slopes=slopes, causal=causal, scale=scale, dropout=dropout)
-    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
 @_documented
@@ -1104,7 +937,7 @@ def sliding_window_attention(
     array([0., 0., 1., 0.])
     """
     call = get_attention("sliding_window", window_size=window_size, causal=causal, scale=scale, dropout=dropout)
-    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
 @_documented
@@ -1143,4 +976,4 @@ def local_attention(
     array([0., 0., 1., 0.])
     """
     call = get_attention("local", window_size=window_size, causal=causal, scale=scale, dropout=dropout)
-    return call(query, key, value, mask=mask, training=_flag(training, "training"), rng=rng, out=out)
+    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)

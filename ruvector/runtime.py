@@ -1,6 +1,7 @@
 """The process-wide state of the C core: the active instruction set, the number of threads, and what the machine has."""
 
 import contextlib
+import importlib
 import importlib.machinery
 import operator
 import os
@@ -185,10 +186,11 @@ def _describe() -> list[dict[str, Any]]:
         },
     ]
     try:
-        from threadpoolctl import threadpool_info
+        threadpoolctl = importlib.import_module("threadpoolctl")
     except ImportError:
         return report
-    return report + threadpool_info()
+    report.extend(threadpoolctl.threadpool_info())
+    return report
 
 
 def show_runtime() -> None:

@@ -10,7 +10,7 @@ mp.prec = 160
 
 
 def alternating(points, count):
-    """`count` points whose errors alternate, out of the peaks of all stretches of one sign; [] where there are too few."""
+    """`count` points whose errors alternate, out of the peaks of all stretches of one sign; [] if there are too few."""
     peaks = []
     for x, e in points:
         if not peaks or (e > 0) != (peaks[-1][1] > 0):
@@ -75,8 +75,8 @@ def fit(name, f, weight, a, b, degree, bits, fixed=()):
 def exp2_with_table(k, entries, degree, bits):
     """2^f beside a table of 2^((j + s) / entries), where 2^(s / entries) = 1 + k 2^(1 - bits).
 
-    k is the one of 4e5 (float) or 4e6 (double) tried whose entries are closest to representable numbers. The words are as
-    v_exp2_core wants them: less the exponent of 1, and less j in the place where t brings it.
+    k is the one of 4e5 (float) or 4e6 (double) tried whose entries are closest to representable numbers. The words are
+    as v_exp2_core wants them: less the exponent of 1, and less j in the place where t brings it.
     """
     width, first, half = 32 if bits == 24 else 64, 1 + mpf(k) / 2 ** (bits - 1), mpf(1) / (2 * entries)
     exact = [first * mpf(2) ** (mpf(j) / entries) * 2 ** (bits - 1) for j in range(entries)]
@@ -112,7 +112,7 @@ if __name__ == "__main__":
         print(f"--- {bits} bits")
         constants(bits, high_bits)
         fit("exp2", lambda x: 2**x, lambda x: 1 / 2**x, -0.5, 0.5, degrees[0], bits, [1])
-        # z = s^2: log((1 + s) / (1 - s)) = s (2 + z P(z)); z = x^2: tanh x, asinh x = x (1 + z P(z)), erf x = x (1 + P(z))
+        # z = s^2: log((1 + s) / (1 - s)) = s (2 + z P(z)); z = x^2: tanh, asinh = x (1 + z P(z)), erf = x (1 + P(z))
         fit("log", lambda z: 2 * (atanh(sqrt(z)) / sqrt(z) - 1) / z, lambda z: z / 2, tiny, 0.0295, degrees[1], bits)
         fit("tanh", lambda z: (tanh(sqrt(z)) / sqrt(z) - 1) / z, lambda z: z, tiny, mpf("0.55") ** 2, degrees[2], bits)
         fit("erf", lambda z: erf(sqrt(z)) / sqrt(z) - 1, lambda z: 1, tiny, 1, degrees[3], bits)

@@ -1,0 +1,78 @@
+"""Checks of options: what is not an array. Each returns the value in its plain Python type or raises, naming the option."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import numpy as np
+
+from ruvector import _coerce
+
+
+def number(value, name, *, whole=False):
+    """A real number as int or float; TypeError or ValueError naming it."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
+    if whole:
+        try:
+            return operator.index(value)
+        except TypeError:
+            raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return value
+
+
+def flag(value, name):
+    """A boolean, Python's or NumPy's."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
+def probability(value, name):
+    """A float in [0, 1)."""
+    value = number(value, name)
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")
+    return value
+
+
+def float64_array(value, name):
+    """A C-contiguous float64 copy of finite numbers with at least one axis."""
+    array = np.array(_coerce.array(value, name), np.float64, order="C")
+    if array.ndim < 1:
+        raise ValueError(f"{name} must have at least one axis, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, got {array.tolist()}")
+    return array
+
+
+def window_of(window, name="window"):
+    """(left, right) as integers, -1 for an unbounded side."""
+    try:
+        left, right = window
+    except (TypeError, ValueError):
+        left = right = ""
+    sides = []
+    for side in (left, right):
+        if side is None:
+            sides.append(-1)
+            continue
+        if isinstance(side, (bool, np.bool_)) or not isinstance(side, (int, np.integer)) or side < 0:
+            raise ValueError(f"{name} must be a pair (left, right) of non-negative integers or None, got {window!r}")
+        sides.append(min(int(side), 2**62))
+    return sides
+
+
+def softcap_of(softcap):
+    """A float that is 0 (none) or positive."""
+    softcap = number(softcap, "softcap")
+    if softcap < 0:
+        raise ValueError(f"softcap must be 0 (none) or positive, got {softcap}")
+    return softcap
