@@ -160,7 +160,7 @@ static double work_ns(const run *r)
         flops += 2 * heads * (double)s->q_len * seen * (double)(a->dim + a->v_dim);
         bytes += (r->share == 1 ? heads : heads / (double)r->share) * seen * (double)(a->dim + a->v_dim) * (double)r->item * (double)s->tiles;
     }
-    double compute = flops / 80, memory = bytes / 40;
+    double compute = flops * (1.0 / 80), memory = bytes * (1.0 / 40);
     return compute > memory ? compute : memory;
 }
 
@@ -408,22 +408,8 @@ static void work(void *context, int worker, int64_t task)
         tile_task(r, s, worker, task - s->task);
 }
 
-rv_status rv_attn_run(const rv_attn_args *a)
+static void options_of(const rv_attn_args *a, rv_attn_options *o)
 {
-    run r;
-    rv_status status = check(a, &r.batch);
-    if (status != RV_OK)
-        return status;
-    if (r.batch == 0 || a->heads == 0 || a->q_len == 0 || (a->weights ? a->kv_len == 0 : a->v_dim == 0 && !a->lse))
-        return RV_OK;
-    r.a = a;
-    r.k = rv_kernels_get(a->dtype);
-    r.item = rv_dtype_size(a->dtype);
-    r.share = gcd(div64(a->heads, a->key_heads), div64(a->heads, a->value_heads));
-    r.tile_q = a->block_q ? min64(a->block_q, r.k->tile_rows()) : r.k->tile_rows();
-    r.stop = 0;
-    r.states = NULL;
-    rv_attn_options *o = &r.options;
     o->storage = a->dtype;
     o->kv_len = a->kv_len;
     o->dim = a->dim;
@@ -438,6 +424,66 @@ rv_status rv_attn_run(const rv_attn_args *a)
     o->dropout_seed = a->dropout_seed;
     o->dropout_below = (uint64_t)(a->dropout * 4294967296.0);
     o->dropout_gain = 1 / (1 - a->dropout);
+}
+
+static int few_block(const rv_attn_args *a) { return (int)min64(a->block_kv ? a->block_kv : RV_FEW_KEYS, RV_FEW_KEYS); }
+
+/* One query of one head over few keys: the general way does the same, after planning that takes as long as the work. Returns
+ * nonzero when it was done. */
+static int run_one(const rv_attn_args *a)
+{
+    RV_ALIGN(64) char memory[RV_STACK_SCRATCH];
+    rv_attn_options options;
+    rv_few f;
+    if (a->heads != 1 || a->q_len != 1 || a->batch_axes || a->kv_len > RV_FEW_KEYS || a->sequences || a->weights)
+        return 0;
+    const rv_kernels *k = rv_kernels_get(a->dtype);
+    options_of(a, &options);
+    options.block_keys = few_block(a);
+    size_t state = k->few_state(&options, 1);
+    if (state + k->few_scratch(&options, 1) > sizeof memory)
+        return 0;
+    int shift = a->dtype == RV_F64 ? 3 : a->dtype == RV_F32 ? 2 : 1;
+    f.options = &options;
+    f.key = a->key.data;
+    f.value = a->value.data;
+    f.key_stride = a->key.row_stride >> shift;
+    f.value_stride = a->value.row_stride >> shift;
+    f.rows = 1;
+    f.row[0].query = a->query.data;
+    f.row[0].mask = a->mask_kind ? a->mask.data : NULL;
+    f.row[0].out = a->out.data;
+    f.row[0].lse = a->lse;
+    f.row[0].position = a->offset;
+    f.row[0].slope = a->slopes ? *a->slopes : 0;
+    f.row[0].draw_row = 0;
+    f.state = memory;
+    f.scratch = memory + state;
+    int64_t first = min64(max64(a->offset - options.left, 0), a->kv_len);
+    k->few_keys(&f, first, max64(min64(a->offset + 1 + options.right, a->kv_len), first));
+    k->few_finish(&f);
+    return 1;
+}
+
+rv_status rv_attn_run(const rv_attn_args *a)
+{
+    run r;
+    rv_status status = check(a, &r.batch);
+    if (status != RV_OK)
+        return status;
+    if (r.batch == 0 || a->heads == 0 || a->q_len == 0 || (a->weights ? a->kv_len == 0 : a->v_dim == 0 && !a->lse))
+        return RV_OK;
+    if (run_one(a))
+        return RV_OK;
+    r.a = a;
+    r.k = rv_kernels_get(a->dtype);
+    r.item = rv_dtype_size(a->dtype);
+    r.share = gcd(div64(a->heads, a->key_heads), div64(a->heads, a->value_heads));
+    r.tile_q = a->block_q ? min64(a->block_q, r.k->tile_rows()) : r.k->tile_rows();
+    r.stop = 0;
+    r.states = NULL;
+    rv_attn_options *o = &r.options;
+    options_of(a, o);
 
     r.segments = &r.single;
     r.segment_count = 1;
@@ -465,16 +511,17 @@ rv_status rv_attn_run(const rv_attn_args *a)
         if (s->few && s->q_len > 0 && !a->weights)
             rows = (int)max64(rows, min64(div64(RV_FEW_ROWS, s->q_len), r.share) * s->q_len);
     }
-    double ns = work_ns(&r);
-    int threads = a->threads ? a->threads : rv_threads_get();
+    int lone = r.tasks == 1 && r.segments->splits == 1;
+    double ns = lone ? 0 : work_ns(&r);
+    int threads = lone ? 1 : a->threads ? a->threads : rv_threads_get();
     if (threads > 1)
-        threads = (int)min64(threads, ns < 1e12 ? 1 + (int64_t)(ns / RV_THREAD_NS) : threads);
+        threads = (int)min64(threads, ns < 1e12 ? 1 + (int64_t)(ns * (1 / RV_THREAD_NS)) : threads);
 
     /* Splits become tasks only where row sets alone would leave threads idle; the sums are the same either way. */
     const segment *s = r.segments;
     r.split_tasks = !a->weights && threads > 1 && r.segment_count == 1 && s->few && s->splits > 1 && r.tasks < 2 * (int64_t)threads;
     o->block_keys = r.tile_block = (int)min64(a->block_kv ? a->block_kv : RV_TILE_KEYS, RV_CARRY_KEYS);
-    r.few_block = (int)min64(a->block_kv ? a->block_kv : RV_FEW_KEYS, RV_FEW_KEYS);
+    r.few_block = few_block(a);
     r.state_bytes = few ? r.k->few_state(o, rows) : 0;
     size_t tile_bytes = tiled ? r.k->tile_scratch(o) : 0, few_bytes = few ? 2 * r.state_bytes + r.k->few_scratch(o, rows) : 0;
     if (a->weights)
@@ -501,7 +548,7 @@ rv_status rv_attn_run(const rv_attn_args *a)
         r.scratch = memory + (64 - (uintptr_t)memory % 64) % 64;
         r.states = r.scratch + (size_t)threads * r.scratch_bytes;
     }
-    r.last_poll = a->interrupted && ns > 1e7 ? rv_now_ms() : INT64_MAX / 2;
+    r.last_poll = a->interrupted && (lone || ns > 1e7) ? rv_now_ms() : INT64_MAX / 2;
     if (r.tasks == 1) {
         work(&r, 0, 0);
     } else {

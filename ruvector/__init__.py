@@ -15,7 +15,7 @@ logits) and broadcast to ``(..., L, S)``.
 """
 
 try:
-    from ruvector import _ruvector_core as _core
+    import ruvector._ruvector_core
 except ModuleNotFoundError as error:
     if error.name != "ruvector._ruvector_core":
         raise

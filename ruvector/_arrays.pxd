@@ -1,5 +1,6 @@
 # Inline helpers of the family modules: which arrays kernels can read where they lie, and status codes as exceptions.
 cimport numpy as cnp
+from cpython.exc cimport PyErr_Occurred
 from libc.stdint cimport int64_t
 
 from ruvector._api cimport (
@@ -77,6 +78,8 @@ cdef inline int raise_for(rv_status status) except -1:
     if status == RV_OK:
         return 0
     if status == RV_ERR_INTERRUPTED:
+        if PyErr_Occurred() == NULL:
+            raise RuntimeError("this call was lost: the process forked while other threads worked on it")
         return -1
     if status == RV_ERR_NOMEM:
         raise MemoryError("not enough memory for the working space of this call")

@@ -14,8 +14,11 @@ try:
     import ml_dtypes
 
     BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+    HAVE_BFLOAT16 = True
 except ImportError:
-    BFLOAT16 = None
+    # a dtype that no array here has; None would equal float64
+    BFLOAT16 = np.dtype("V2")
+    HAVE_BFLOAT16 = False
 
 F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 LONG = np.dtype(np.longdouble)

@@ -10,7 +10,7 @@ import numpy as np
 import reference
 
 DTYPES = {"float32": reference.F32, "float64": reference.F64, "float16": reference.F16}
-if reference.BFLOAT16 is not None:
+if reference.HAVE_BFLOAT16:
     DTYPES["bfloat16"] = reference.BFLOAT16
 
 # Around every lane and block edge that an ISA or a tile may have.

@@ -77,7 +77,7 @@ for nothing in (None, "abc", {}, object()):
     case(f"softmax {type(nothing).__name__}", TypeError, says("x"), ruvector.softmax, nothing)
 case("sdpa ragged key", ValueError, says("key"), sdpa, Q, [[1.0, 2.0], [3.0]], V)
 case("softmax ragged", ValueError, says("x"), ruvector.softmax, [[1.0, 2.0], [3.0]])
-case("sdpa missing value", TypeError, says("value"), sdpa, Q, K)
+case("sdpa missing value", TypeError, says("3 positional arguments"), sdpa, Q, K)
 case("sdpa unknown keyword", TypeError, says("masks"), sdpa, Q, K, V, masks=None)
 
 # Shapes --------------------------------------------------------------------------------------------------------------

@@ -70,6 +70,15 @@ RV_INLINE real v_first(vreal x)
     return p[0];
 }
 
+/* The sum of all lanes of a wide vector; four chains, since one of sixteen additions takes longer than a short call. */
+RV_INLINE double w_total(const real *p)
+{
+    double sum[4] = {0, 0, 0, 0};
+    for (int i = 0; i < RV_LANES; i++)
+        sum[i & 3] += w_get(p, i);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 static int64_t clamp64(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
 static int finite_block(const real *x, int64_t stride, int n, int64_t columns)

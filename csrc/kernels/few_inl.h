@@ -23,7 +23,9 @@ typedef struct few_room {
     size_t state, scratch;  /* bytes */
 } few_room;
 
-static few_room few_layout(char *base, char *work, const rv_attn_options *o, int rows)
+static int few_can_hide(const rv_attn_options *o) { return o->mask_kind || o->left < RV_FAR || o->right < RV_FAR; }
+
+RV_INLINE few_room few_layout(char *base, char *work, const rv_attn_options *o, int rows)
 {
     few_room room;
     size_t at = 0, n = (size_t)rows, wider = (size_t)(o->dim > o->v_dim ? o->dim : o->v_dim);
@@ -41,8 +43,8 @@ static few_room few_layout(char *base, char *work, const rv_attn_options *o, int
     PLACE(s, real, RV_FEW_KEYS * n);
     PLACE(q, real, half * (size_t)o->dim * n);
     PLACE(block, real, half * wider * RV_FEW_BLOCK);
-    PLACE(finite, real, o->mask_kind || o->left < RV_FAR || o->right < RV_FAR ? RV_FEW_CHAIN * (size_t)o->v_dim : 0);
-    PLACE(hidden, unsigned char, RV_FEW_KEYS * n);
+    PLACE(finite, real, few_can_hide(o) ? RV_FEW_CHAIN * (size_t)o->v_dim : 0);
+    PLACE(hidden, unsigned char, few_can_hide(o) ? RV_FEW_KEYS * n : 0);
 #undef PLACE
     room.scratch = at;
     return room;
@@ -244,7 +246,7 @@ static void few_keys(rv_few *f, int64_t first, int64_t last)
 {
     const rv_attn_options *o = f->options;
     few_room room = few_layout(f->state, f->scratch, o, f->rows);
-    const int half = is_half(o->storage);
+    const int half = is_half(o->storage), can_hide = few_can_hide(o);
     const int64_t size = storage_size(o->storage), v_dim = o->v_dim;
     const real *query[RV_FEW_ROWS];
     int sloped = 0;
@@ -279,7 +281,7 @@ static void few_keys(rv_few *f, int64_t first, int64_t last)
                 hiding = 1;
                 for (int j = 0; j < n; j++)
                     room.hidden[r * RV_FEW_KEYS + j] = s[j] == -INFINITY;
-            } else {
+            } else if (can_hide) {
                 memset(room.hidden + r * RV_FEW_KEYS, 0, (size_t)n);
             }
             few_weights(&room, r, n, c);
@@ -344,10 +346,8 @@ static void few_finish(rv_few *f)
     few_room room = few_layout(f->state, f->scratch, o, f->rows);
     for (int r = 0; r < f->rows; r++) {
         const rv_few_row *row = f->row + r;
-        double sum = 0;
+        double sum = w_total(room.l + 2 * RV_LANES * r);
         real total[2 * RV_LANES];
-        for (int i = 0; i < RV_LANES; i++)
-            sum += w_get(room.l + 2 * RV_LANES * r, i);
         w_set1(total, sum);
         int overflowed = sum == 0 && row_sees(o, row->position, row->mask);
         real *out = room.o + r * room.columns;
@@ -394,9 +394,7 @@ static void weights_row(real *s, int64_t n, real c, int sees)
         v_store_tail(s + j, p, n - j);
         w_add(wide, p);
     }
-    double sum = 0;
-    for (int i = 0; i < RV_LANES; i++)
-        sum += w_get(wide, i);
+    double sum = w_total(wide);
     vreal inverse = v_set1((real)(1 / sum));
     for (j = 0; j + RV_LANES <= n; j += RV_LANES)
         v_store(s + j, v_mul(v_load(s + j), inverse));

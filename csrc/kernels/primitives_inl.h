@@ -154,9 +154,7 @@ static void softmax_row(const void *x, void *y, int64_t n, int log)
     }
     vreal x0 = v_sub(tail, max), last = v_exp(x0);
     w_add(wide, whole < n ? last : v_zero());
-    double sum = 0;
-    for (i = 0; i < RV_LANES; i++)
-        sum += w_get(wide, (int)i);
+    double sum = w_total(wide);
     if (log) {
         vreal shift = v_set1((real)rv_log(sum));
         for (i = 0; i < whole; i += RV_LANES)
