@@ -234,7 +234,8 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         if place_mask(a, mask, (heads and lead > 0) or (a.heads > 1 and RV_NDIM(mask) == a.batch_axes + 3), code) != 0:
             _coerce.refuse_mask(given, [a.batch_shape[i] for i in range(a.batch_axes)], a.heads if heads and lead > 0 else None,
                                 None if single else a.q_len, a.kv_len, "attn_mask" if type_index < 0 else "mask")
-    if a.heads * a.q_len * a.kv_len * (a.dim + a.v_dim) < SMALL and a.batch_axes == 0:
+    # in double: broadcast axes can be long enough for the product to overflow
+    if <double>a.heads * a.q_len * a.kv_len * (a.dim + a.v_dim) < SMALL and a.batch_axes == 0:
         status = api.attn_run(a)
     else:
         a.interrupted = poll_signals

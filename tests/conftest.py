@@ -11,7 +11,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 # `python -m pytest` puts the checkout first on the path, where the package has no compiled modules unless it was built
 # in place: the installed one is meant.
-if not any((HERE.parent / "ruvector").glob("_ruvector_core*.so")):
+COMPILED = (HERE.parent / "ruvector").glob("_ruvector_core.*")
+if not any(p.suffix in (".so", ".pyd") for p in COMPILED):
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE.parent]
 
 import hypothesis  # noqa: E402

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import reference
 import ruvector
-from support import check_python, normal, same_bits
+from support import check_python, normal, run_python, same_bits
 
 FOLDER = Path(ruvector.__file__).parent
 
@@ -642,7 +642,22 @@ def test_the_package_imports_nothing_but_numpy():
     assert not loaded & {"torch", "scipy", "ml_dtypes", "rich", "onnx", "threadpoolctl", "safetensors", "tokenizers"}
 
 
-def test_help_of_the_console_script_and_module(tmp_path):
+def test_importing_the_source_tree_says_that_it_is_not_built():
+    root = Path(__file__).resolve().parents[1]
+    source = root / "ruvector"
+    if not (source / "__init__.py").exists() or any(
+        p.suffix in (".so", ".pyd") for p in source.glob("_ruvector_core.*")
+    ):
+        pytest.skip("no unbuilt source tree beside these tests")
+    code = f"import sys; sys.path.insert(0, {str(root)!r}); import ruvector"
+    result = run_python(code)
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: ruvector is not built here")
+    assert "pip install" in last
+
+
+def test_the_console_script_shows_the_run_time_and_the_types():
     out = check_python("import ruvector.cli, sys; sys.exit(ruvector.cli.main(['info']))")
     assert ruvector.__version__ in out
     for name in ruvector.isas():
