@@ -47,7 +47,7 @@ emulated() { # emulated CPU ARGUMENTS...: the aarch64 Python, outside the checko
     local cpu=$1
     shift
     env -i PATH=/usr/bin:/bin HOME="$arm" TMPDIR="$arm" LANG=C.UTF-8 CI="${CI:-}" PYTHONPATH="$arm/site" \
-        PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1 \
+        PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1 RUVECTOR_TEST_TIME_FACTOR=30 \
         proot -q "qemu-aarch64 -cpu $cpu" -r "$arm/root" -b /proc -b /dev -b "$arm" -w "$arm/checkout" \
         "/usr/bin/python$version" "$@"
 }

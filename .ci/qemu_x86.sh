@@ -9,6 +9,7 @@ fi
 need qemu-user
 test_env
 cd "$checkout"
+export RUVECTOR_TEST_TIME_FACTOR=30 # limits on time are for real processors
 level() { # level CPU ISAS
     local emulated=(qemu-x86_64 -cpu "$1" "$env/bin/python")
     echo "emulated CPU: $1"

@@ -220,6 +220,27 @@ class Expected:
         return unit(self.dtype) * (8 + logit * self.kappa) * share(self.dtype) + own
 
 
+class Weights:
+    """The weights of an Expected as attention_scores returns them, and their bound."""
+
+    def __init__(self, result):
+        # numerator and denominator move by the worst logit each (see lse_bound), 8 u for exp, sum and division
+        logit = math.ceil(result.dim / 16) + 5 + 3
+        u = unit(result.dtype) * share(result.dtype)
+        bound = u * (8 + 2 * logit * result.kappa[..., None]) * result.weights
+        if is_half(result.dtype):
+            # as in the bound of the output: a weight may round when stored, and the mean over heads again
+            bound = bound + 3 * storage_unit(result.dtype) * result.weights
+        self.exact, self.bound = result.weights, bound
+        if isinstance(result, HeadedExpected):
+            self.exact, self.bound = (x.mean(-3) for x in (self.exact, self.bound))
+            if result.single:
+                self.exact, self.bound = self.exact[..., 0, :], self.bound[..., 0, :]
+        # weights below the least normal number may underflow
+        least = {F64: 2.0**-1022, F16: smallest(F16)}.get(result.dtype, 2.0**-126)
+        self.bound = self.bound + least
+
+
 def common_dtype(*arrays):
     """The dtype of a result: NumPy's promotion of the inputs, integers and bools as float64."""
     dtypes = [np.asarray(a).dtype for a in arrays]

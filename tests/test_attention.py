@@ -63,6 +63,15 @@ def test_lengths_that_differ_are_causal_from_the_top_left(isa, dtype_name):
         reference.check(out[:, :1], first, "the first row")
 
 
+def test_scales_that_turn_the_order_of_the_scores_around(isa, dtype_name):
+    """Under a negative scale the largest product is the smallest logit: a running maximum must be of logits."""
+    for q_len, kv_len in ((1, 16), (3, 1000), (40, 300)):
+        arrays = qkv((2,), q_len, kv_len, 32, 24, dtype_name, "negative")
+        for options in ({}, {"is_causal": True}, {"attn_mask": np.arange(kv_len) % 3 != 1}):
+            check_call(*arrays, what=f"{q_len} x {kv_len} {list(options)}", scale=-30.0, **options)
+            check_call(*arrays, what=f"{q_len} x {kv_len} {list(options)}", scale=30.0, **options)
+
+
 def test_real_head_shape(isa, dtype_name):
     check_call(*qkv((2, 3), 130, 200, 64, 64, dtype_name), what="(2, 3, 130, 200, 64)")
     check_call(*qkv((1, 2), 70, 90, 128, 128, dtype_name), what="(1, 2, 70, 90, 128)", is_causal=True)
@@ -907,30 +916,61 @@ def test_attention_score_is_the_scaled_logit(isa, dtype_name):
     assert ruvector.attention_score(q, k, "multi_head") == ruvector.attention_score(q, k, "multi_head", num_heads=8)
 
 
-@pytest.mark.parametrize("dtype_name", FLOATS)
-def test_attention_scores_are_the_weights(isa, dtype_name):
-    dtype = DTYPES[dtype_name]
+SCORE_OPTIONS = {
+    "plain": {},
+    "scale": {"scale": 0.7},
+    "negative scale": {"scale": -0.7},
+    "causal": {"causal": True},
+    "bool mask": {"mask": generator("score mask").random((21, 45)) < 0.6},
+    "float mask": {"mask": generator("score bias").standard_normal((21, 45)).astype(np.float32)},
+    "row mask": {"mask": np.arange(45) % 4 != 1},
+}
+
+
+@pytest.mark.parametrize("name", sorted(TYPE_CASES))
+def test_attention_scores_are_the_weights(isa, dtype_name, dtype, name):
+    oracle = reference.TYPES[name]
+    for parameters in TYPE_CASES[name]:
+        query, keys, _ = type_inputs(name, parameters, (2,), 21, 45, dtype)
+        kv_heads = parameters.get("num_kv_heads", 2) if name == "grouped_query" else parameters.get("num_heads", 8)
+        some_value = np.ones((2, 45, kv_heads), dtype)
+        seen = []
+        for option, options in SCORE_OPTIONS.items():
+            if name == "causal" and option == "causal":
+                continue
+            what = f"{name} {list(parameters)} {option}"
+            expected = reference.Weights(oracle(query, keys, some_value, **parameters, **options))
+            p = ruvector.attention_scores(query, keys, name, **parameters, **options)
+            assert p.dtype == dtype
+            reference.within(p, expected.exact, expected.bound, what)
+            if not reference.is_half(dtype):
+                total = p.astype(np.longdouble).sum(-1)
+                empty = (expected.exact == 0).all(-1)
+                assert (np.abs(total - 1)[~empty] <= 8 * reference.unit(dtype)).all(), f"{what}: rows sum to 1"
+                assert (p[empty] == 0).all(), f"{what}: rows that see nothing are 0"
+            seen.append(p)
+            if "mask" in options and options["mask"].ndim == 2:
+                continue
+            one = ruvector.attention_scores(query[0, 0], keys[0], name, **parameters, **options)
+            expected = reference.Weights(oracle(query[0, 0], keys[0], some_value[0], **parameters, **options))
+            assert one.shape == (45,)
+            reference.within(one, expected.exact, expected.bound, f"{what}, one query")
+        changes = [not same_bits(seen[0], p) for p in seen[1:]]
+        # one key is all that a window of 1 sees, and a window that ends at the query is causal by itself
+        expected_changes = 0 if parameters.get("window_size") == 1 else len(changes) - (name == "sliding_window")
+        assert sum(changes) >= expected_changes, f"{name} {parameters}: an option changes nothing"
+
+
+def test_attention_scores_default_to_scaled_dot(isa, dtype_name, dtype):
     for n in (1, 2, 9, 33, 300):
         q, keys = normal(16, dtype, "scores q"), normal((n, 16), dtype, "scores k")
-        weights = reference.scaled_dot(q, keys, keys[:, :1])
-        bound = reference.unit(dtype) * (8 + 4 * float(weights.kappa)) * 2 * weights.weights + reference.smallest(dtype)
-        for name in ("scaled_dot", "flash_v2", "cross", "self"):
-            p = ruvector.attention_scores(q, keys, name)
-            assert p.shape == (n,)
-            assert p.dtype == dtype
-            reference.within(p, weights.weights, bound, name)
-            assert abs(float(p.astype(np.longdouble).sum()) - 1) <= 8 * reference.unit(dtype)
-        assert same_bits(ruvector.attention_scores(q, keys), ruvector.attention_scores(q, keys, "scaled_dot"))
-        heads = reference.multi_head(q, keys, keys, num_heads=4)
-        p = ruvector.attention_scores(q, keys, "multi_head", num_heads=4)
-        mean = heads.weights.mean(0) if heads.weights.ndim == 2 else heads.weights[..., 0, :].mean(0)
-        bound = reference.unit(dtype) * (8 + 4 * float(heads.kappa.max())) * 2 * mean + reference.smallest(dtype)
-        reference.within(p, mean, bound, "multi_head")
-    q, keys = normal((3, 16), dtype, "many q"), normal((20, 16), dtype, "many k")
-    p = ruvector.attention_scores(q, keys)
-    assert p.shape == (3, 20)
-    for i in range(3):
-        reference.within(p[i], ruvector.attention_scores(q[i], keys), 1e-6 * p[i].astype(float), "row")
+        p = ruvector.attention_scores(q, keys)
+        assert p.shape == (n,)
+        expected = reference.Weights(reference.scaled_dot(q, keys, keys))
+        reference.within(p, expected.exact, expected.bound, f"n={n}")
+        assert same_bits(p, ruvector.attention_scores(q, keys, "scaled_dot"))
+        for name in ("flash_v2", "cross", "self"):
+            assert same_bits(p, ruvector.attention_scores(q, keys, name)), name
 
 
 def test_attention_scores_of_no_keys_are_empty(isa, dtype_name, dtype):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import reference
+from support import DTYPES, generator, normal, peak_allocation, qkv, same_bits
+
 import ruvector
-from support import DTYPES, generator, normal, qkv, same_bits
 
 pytestmark = pytest.mark.peer
 sdpa = ruvector.scaled_dot_product_attention
@@ -152,42 +153,6 @@ def test_error_against_float64_is_within_the_bound_and_below_that_of_torch(isa, 
 
 
 # Their arrays --------------------------------------------------------------------------------------------------------
-
-
-class DLPackOnly:
-    """An array that speaks DLPack and nothing else."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __dlpack__(self, **options):
-        return self.array.__dlpack__(**options)
-
-    def __dlpack_device__(self):
-        return self.array.__dlpack_device__()
-
-
-def peak_allocation(call):
-    """Bytes that NumPy allocates at the most during a call."""
-    import tracemalloc
-
-    tracemalloc.start()
-    try:
-        call()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def test_dlpack_objects_are_read_in_place(isa):
-    q, k, v = (a.copy() for a in qkv((2,), 9, 20000, 16, 8, "float32"))
-    wrapped = [DLPackOnly(a) for a in (q, k, v)]
-    expected = sdpa(q, k, v)
-    assert same_bits(sdpa(*wrapped), expected)
-    assert same_bits(ruvector.attention(*wrapped), ruvector.attention(q, k, v))
-    assert same_bits(ruvector.softmax(DLPackOnly(q)), ruvector.softmax(q))
-    assert ruvector.dot(DLPackOnly(q[0, 0]), DLPackOnly(k[0, 0])) == ruvector.dot(q[0, 0], k[0, 0])
-    assert peak_allocation(lambda: sdpa(*wrapped)) < k.nbytes / 4
 
 
 def test_torch_tensors_are_read_in_place(isa, torch):

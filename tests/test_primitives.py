@@ -280,6 +280,17 @@ def test_softmax_is_within_its_bound_at_every_length(isa, dtype_name, dtype):
         assert (p <= 1).all()
 
 
+@pytest.mark.parametrize("dtype_name", FLOATS)
+def test_softmax_of_many_rows_is_within_its_bound(isa, dtype_name):
+    """The worst of hundreds of rows, near-equal scores among them, where nothing but the sum can be off."""
+    dtype = DTYPES[dtype_name]
+    for n in (63, 257, 511, 512, 1000):
+        scale = np.repeat([0.01, 0.1, 1, 3], 40)[:, None]
+        x = (generator("many rows", n).standard_normal((160, n)) * scale).astype(dtype)
+        p = ruvector.softmax(x)
+        reference.within(p, reference.softmax(x), reference.softmax_bound(x), f"n={n}")
+
+
 @pytest.mark.parametrize("n", (1, 2, 100, 4096, 65536, pytest.param(1_000_000, marks=pytest.mark.slow)))
 @pytest.mark.parametrize("dtype_name", FLOATS)
 def test_softmax_sums_to_one_within_8u_for_any_number_of_scores(isa, dtype_name, n):

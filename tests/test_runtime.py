@@ -14,8 +14,19 @@ import time
 import numpy as np
 import pytest
 import reference
+from support import (
+    TIME_FACTOR,
+    DLPackOnly,
+    check_python,
+    normal,
+    peak_allocation,
+    python_command,
+    qkv,
+    run_python,
+    same_bits,
+)
+
 import ruvector
-from support import TIME_FACTOR, check_python, normal, python_command, qkv, run_python, same_bits
 
 sdpa = ruvector.scaled_dot_product_attention
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork and POSIX signals")
@@ -513,6 +524,17 @@ def test_subclasses_and_array_protocols_become_arrays(isa):
     assert same_bits(out, expected)
     assert type(out) is np.ndarray
     assert same_bits(sdpa(memoryview(q), memoryview(k), memoryview(v)), expected)
+
+
+def test_dlpack_objects_are_read_in_place(isa):
+    q, k, v = (a.copy() for a in qkv((2,), 9, 20000, 16, 8, "float32"))
+    wrapped = [DLPackOnly(a) for a in (q, k, v)]
+    expected = sdpa(q, k, v)
+    assert same_bits(sdpa(*wrapped), expected)
+    assert same_bits(ruvector.attention(*wrapped), ruvector.attention(q, k, v))
+    assert same_bits(ruvector.softmax(DLPackOnly(q)), ruvector.softmax(q))
+    assert ruvector.dot(DLPackOnly(q[0, 0]), DLPackOnly(k[0, 0])) == ruvector.dot(q[0, 0], k[0, 0])
+    assert peak_allocation(lambda: sdpa(*wrapped)) < k.nbytes / 4
 
 
 def test_inputs_are_never_written(isa):

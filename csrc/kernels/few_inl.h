@@ -185,7 +185,11 @@ static void few_weights(const few_room *room, int r, int n, real c)
     if (whole < n) {
         vreal p = v_exp2_flush(v_sub(v_mul(rest, vc), m));
         v_store_tail(s + whole, p, n - whole);
-        sum1 = v_add(sum1, p);
+        /* the chain that this vector would join in a longer run: keys appended behind a mask change no bit */
+        if (whole / RV_LANES & 1)
+            sum1 = v_add(sum1, p);
+        else
+            sum = v_add(sum, p);
     }
     w_add(l, v_add(sum, sum1));
 }
@@ -395,11 +399,11 @@ static void weights_row(real *s, int64_t n, real c, int sees)
         w_add(wide, p);
     }
     double sum = w_total(wide);
-    vreal inverse = v_set1((real)(1 / sum));
-    for (j = 0; j + RV_LANES <= n; j += RV_LANES)
-        v_store(s + j, v_mul(v_load(s + j), inverse));
+    reciprocal total = reciprocal_of(sum);
+    for (j = 0; j < whole; j += RV_LANES)
+        v_store(s + j, over(v_load(s + j), total));
     if (j < n)
-        v_store_tail(s + j, v_mul(v_load_tail(s + j, n - j), inverse), n - j);
+        v_store_tail(s + j, over(v_load_tail(s + j, n - j), total), n - j);
 }
 
 static void weights(rv_few *f)

@@ -280,11 +280,21 @@ static int tile_weights(const tile_room *room, int n, int nv, real c, real *fact
             sum3 = v_add(sum3, p3);
             s += 4 * RV_TILE_Q;
         }
-        for (; j < n; j++) {
+        /* each key joins the chain that it would join in a longer block: keys appended behind a mask change no bit */
+        if (j < n) {
             vreal p = v_exp2_flush(v_sub(v_mul(v_load(s), vc), m));
             v_store(s, p);
             sum0 = v_add(sum0, p);
-            s += RV_TILE_Q;
+        }
+        if (j + 1 < n) {
+            vreal p = v_exp2_flush(v_sub(v_mul(v_load(s + RV_TILE_Q), vc), m));
+            v_store(s + RV_TILE_Q, p);
+            sum1 = v_add(sum1, p);
+        }
+        if (j + 2 < n) {
+            vreal p = v_exp2_flush(v_sub(v_mul(v_load(s + 2 * RV_TILE_Q), vc), m));
+            v_store(s + 2 * RV_TILE_Q, p);
+            sum2 = v_add(sum2, p);
         }
         if (grew)
             w_scale(l, v_load(factor + v * RV_LANES));

@@ -176,7 +176,7 @@ RV_INLINE vreal v_exp(vreal x)
 }
 
 /* log(y 2^k) + c, y positive and normal. y 2^k = m 2^e, r = m - 1, s = r / (2 + r):
- * log m = r - (r^2/2 - s (r^2/2 + z P(z))), z = s^2 <= 0.0295. degree 2, 8.3e-10 (float), degree 6, 1.3e-18 (double) */
+ * log m = r - (r^2/2 - s (r^2/2 + z P(z))), z = s^2 <= 0.0295; P: degree 2, 8.3e-10 (float), degree 6, 1.3e-18 (double) */
 RV_INLINE vreal v_log_parts(vreal y, vreal k, vreal c)
 {
     vreal e = v_add(v_exponent(y), k), r = v_sub(v_mantissa(y), v_set1(1));
