@@ -30,6 +30,8 @@ import ruvector
 
 sdpa = ruvector.scaled_dot_product_attention
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork and POSIX signals")
+# qemu's user mode cannot start a thread in a forked child of a process that had threads
+FORKS = pytest.mark.skipif(TIME_FACTOR > 1, reason="forked children of threaded processes have no threads under emulation")
 
 
 # Instruction sets ----------------------------------------------------------------------------------------------------
@@ -232,6 +234,7 @@ def right():
 
 
 @POSIX
+@FORKS
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_forked_after_a_threaded_call_computes():
     code = THREADED_CALL + textwrap.dedent("""
@@ -252,6 +255,7 @@ def test_a_child_forked_after_a_threaded_call_computes():
 
 
 @POSIX
+@FORKS
 def test_a_child_forked_while_another_thread_computes_does_not_hang():
     code = THREADED_CALL + textwrap.dedent("""
         import threading, warnings
@@ -276,7 +280,7 @@ def test_a_child_forked_while_another_thread_computes_does_not_hang():
     assert check_python(code, timeout=100).strip() == "forked"
 
 
-@pytest.mark.parametrize("method", ("fork", "spawn"))
+@pytest.mark.parametrize("method", (pytest.param("fork", marks=FORKS), "spawn"))
 def test_multiprocessing(method):
     import multiprocessing
 
