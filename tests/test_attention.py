@@ -146,6 +146,31 @@ def test_option_has_its_effect_and_no_other(isa, dtype_name, option):
     check_call(arrays[0][..., :1, :], *arrays[1:], what=f"{option}, one query", **single)
 
 
+def test_options_of_one_query_of_one_head(isa, dtype_name):
+    """The smallest calls take a path of their own."""
+    mask = np.arange(S) % 3 != 1
+    bias = generator("small bias").standard_normal(S).astype(np.float32)
+    cases = (
+        {"scale": 0.3},
+        {"scale": -25.0},
+        {"softcap": 0.7},
+        {"is_causal": True},
+        {"window": (4, 20)},
+        {"alibi_slopes": [0.4]},
+        {"attn_mask": mask},
+        {"attn_mask": bias},
+        {"attn_mask": mask, "alibi_slopes": [0.4], "softcap": 0.7, "scale": 0.3, "window": (0, 30)},
+    )
+    for kv_len in (1, 2, 10, S):
+        arrays = qkv((1,), 1, kv_len, D, DV, dtype_name, "small")
+        plain = sdpa(*arrays)
+        for options in cases:
+            if "attn_mask" in options:
+                options = options | {"attn_mask": options["attn_mask"][:kv_len]}
+            out = check_call(*arrays, what=f"{kv_len} {list(options)}", **options)
+            assert kv_len < S or not same_bits(out, plain), f"{list(options)} changes nothing"
+
+
 def test_options_compose(isa):
     arrays = qkv((B, H), L, S, D, DV, "float32")
     for pair in itertools.combinations(OPTIONS["everything"], 2):
