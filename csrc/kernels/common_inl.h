@@ -70,13 +70,21 @@ RV_INLINE real v_first(vreal x)
     return p[0];
 }
 
-/* The sum of all lanes of a wide vector; four chains, since one of sixteen additions takes longer than a short call. */
+/* The sum of all lanes of a wide vector; four chains, since one of sixteen additions takes longer than a short call. Lanes of
+ * doubles are added with what each addition loses: three roundings of a total would be a third of a weight's error. */
 RV_INLINE double w_total(const real *p)
 {
-    double sum[4] = {0, 0, 0, 0};
-    for (int i = 0; i < RV_LANES; i++)
-        sum[i & 3] += w_get(p, i);
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    double sum[4] = {0, 0, 0, 0}, lost = 0;
+    for (int i = 0; i < RV_LANES + 3; i++) {
+        double *to = sum + (i < RV_LANES ? i & 3 : 0), x = i < RV_LANES ? w_get(p, i) : sum[i - RV_LANES + 1];
+        double s = *to + x;
+        if (RV_REAL_BITS == 64) {
+            double t = s - *to;
+            lost += (*to - (s - t)) + (x - t);
+        }
+        *to = s;
+    }
+    return lost == lost ? sum[0] + lost : sum[0];
 }
 
 static int64_t clamp64(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }

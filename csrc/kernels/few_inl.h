@@ -32,7 +32,7 @@ RV_INLINE few_room few_layout(char *base, char *work, const rv_attn_options *o, 
     size_t half = is_half(o->storage) ? 1 : 0;
     room.columns = (o->v_dim + RV_LANES - 1) / RV_LANES * RV_LANES;
     size_t columns = (size_t)room.columns;
-#define PLACE(field, type, count) room.field = (type *)(base + at); at += ((size_t)(count) * sizeof(type) + 63) / 64 * 64
+#define PLACE(field, type, count) room.field = base ? (type *)(base + at) : NULL; at += ((size_t)(count) * sizeof(type) + 63) / 64 * 64
     PLACE(m, real, n);
     PLACE(l, real, 2 * RV_LANES * n);
     PLACE(wide, real, 2 * columns * n);

@@ -76,7 +76,7 @@ static tile_room tile_layout(char *base, const rv_attn_options *o)
     int64_t dim = o->dim, v_dim = o->v_dim;
     size_t at = 0, q = RV_TILE_Q, block = (size_t)o->block_keys, pad = (size_t)(v_dim + RV_TILE_ROWS - 1) / RV_TILE_ROWS * RV_TILE_ROWS;
     size_t wider = (size_t)(dim > v_dim ? dim : v_dim);
-#define PLACE(field, type, count) room.field = (type *)(base + at); at += ((size_t)(count) * sizeof(type) + 63) / 64 * 64
+#define PLACE(field, type, count) room.field = base ? (type *)(base + at) : NULL; at += ((size_t)(count) * sizeof(type) + 63) / 64 * 64
     PLACE(q, real, (size_t)dim * q);
     PLACE(s, real, (block + RV_TILE_ROWS) * q);
     PLACE(o, real, pad * q);
@@ -491,7 +491,7 @@ static void tile_finish(rv_tile *t)
             int row = v * RV_LANES + r;
             double sum = w_get(l, r);
             real *from = dst + r * dst_stride;
-            int overflowed = sum == 0 && row_sees(o, t->position + row, t->mask + row * o->mask_row_bytes);
+            int overflowed = sum == 0 && row_sees(o, t->position + row, t->mask ? t->mask + row * o->mask_row_bytes : NULL);
             if (overflowed)
                 for (int64_t c = 0; c < o->v_dim; c++)
                     from[c] = NAN;
