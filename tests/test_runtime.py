@@ -308,14 +308,18 @@ def test_multiprocessing(method):
         path = os.path.join(folder, "work.py")
         with open(path, "w", encoding="utf-8") as file:
             file.write(script)
-        result = subprocess.run(
-            [sys.executable, "-P", path, method, str(50 * TIME_FACTOR)],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=90 * TIME_FACTOR,
-            check=False,
-        )
+        # Under emulation a child dies now and then between fork and exec: seen once in some thirty runs.
+        for _ in range(3 if TIME_FACTOR > 1 else 1):
+            result = subprocess.run(
+                [sys.executable, "-P", path, method, str(50 * TIME_FACTOR)],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=90 * TIME_FACTOR,
+                check=False,
+            )
+            if result.returncode == 0:
+                break
     assert result.stdout.strip() == "equal", result.stderr
 
 
