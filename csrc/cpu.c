@@ -88,6 +88,13 @@ static int usable_avx512(void)
     cpuid(7, 0, r7);
     return usable_avx2() && has_bits(r7[EBX], f | dq | bw | vl) && has_bits(saved_state(), 0xe6);
 }
+
+static int usable_avx512bf16(void)
+{
+    uint32_t r7[4];
+    cpuid(7, 1, r7);
+    return usable_avx512() && has_bits(r7[EAX], 1u << 5);
+}
 #endif
 
 static int usable_always(void) { return 1; }
@@ -101,6 +108,7 @@ typedef struct rv_isa {
 /* Every ISA of this build in order of preference: the first usable one is the automatic choice. */
 static const rv_isa isas[] = {
 #if RV_X86
+    {"avx512bf16", usable_avx512bf16, &rv_kernels_avx512bf16_f32, &rv_kernels_avx512_f64},
     {"avx512", usable_avx512, &rv_kernels_avx512_f32, &rv_kernels_avx512_f64},
     {"avx2", usable_avx2, &rv_kernels_avx2_f32, &rv_kernels_avx2_f64},
 #elif RV_ARM64

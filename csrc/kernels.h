@@ -12,8 +12,9 @@ typedef struct rv_kernels {
 #undef RV_KERNEL
 } rv_kernels;
 
-/* One pair of tables per ISA, each the only symbol of its file in isa/. */
+/* One pair of tables per ISA, each the only symbol of its file in isa/. An ISA that adds nothing for a type shares the table. */
 #if RV_X86
+extern const rv_kernels rv_kernels_avx512bf16_f32;
 extern const rv_kernels rv_kernels_avx512_f32, rv_kernels_avx512_f64;
 extern const rv_kernels rv_kernels_avx2_f32, rv_kernels_avx2_f64;
 #elif RV_ARM64

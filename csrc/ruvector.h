@@ -28,7 +28,8 @@ size_t rv_dtype_size(rv_dtype dtype);
 
 /* ---- instruction sets (cpu.c) ------------------------------------------------------------------------------- */
 
-/* The i-th ISA usable on this CPU, best first; NULL past the end. Names: "avx512", "avx2", "neon", "scalar". */
+/* The i-th ISA usable on this CPU, best first; NULL past the end. Names: "avx512bf16", "avx512", "avx2", "neon",
+ * "scalar". */
 const char *rv_isa_at(int i);
 /* The i-th ISA compiled into this library, usable or not; NULL past the end. */
 const char *rv_isa_compiled_at(int i);

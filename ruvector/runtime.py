@@ -42,7 +42,7 @@ def isas() -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Best first: of ``"avx512"``, ``"avx2"`` and ``"neon"`` those that work here, then ``"scalar"``, which always does.
+        Best first: of ``"avx512bf16"``, ``"avx512"``, ``"avx2"`` and ``"neon"`` those that work here, then ``"scalar"``, which always does.
 
     Examples
     --------

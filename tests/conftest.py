@@ -32,7 +32,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 # What a build for this architecture contains: one that cannot run here must show as skipped, not be left out.
-BUILT = ("avx512", "avx2", "scalar") if platform.machine().lower() in ("x86_64", "amd64") else ("neon", "scalar")
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+BUILT = ("avx512bf16", "avx512", "avx2", "scalar") if X86 else ("neon", "scalar")
 ISAS = tuple(dict.fromkeys((*ruvector.isas(), *BUILT)))
 
 

@@ -43,7 +43,7 @@ def test_isas_are_listed_best_first_and_scalar_last():
     assert isinstance(names, tuple)
     assert names[-1] == "scalar"
     assert len(set(names)) == len(names)
-    order = [n for n in ("avx512", "avx2", "neon", "scalar") if n in names]
+    order = [n for n in ("avx512bf16", "avx512", "avx2", "neon", "scalar") if n in names]
     assert [n for n in names if n in order] == order
     assert ruvector.isa() in names
 
@@ -120,7 +120,7 @@ def test_environment_naming_an_unknown_isa_is_an_import_error():
 
 def test_environment_naming_an_unusable_isa_is_an_import_error():
     foreign = "neon" if platform.machine().lower() in ("x86_64", "amd64") else "avx512"
-    unusable = [n for n in ("avx512", "avx2", "neon") if n not in ruvector.isas()]
+    unusable = [n for n in ("avx512bf16", "avx512", "avx2", "neon") if n not in ruvector.isas()]
     assert foreign in unusable
     for name in unusable:
         result = run_python("import ruvector", {"RUVECTOR_ISA": name})

@@ -13,7 +13,10 @@ enum {
     RV_TILE_Q = 3 * RV_LANES,
     RV_DIM_CHAIN = 64,
     RV_KEY_CHAIN = 16,
-    RV_COL_CHUNK = 64       /* output columns worked on at once, so that o stays in L1 */
+    RV_COL_CHUNK = 64,      /* output columns worked on at once, so that o stays in L1 */
+    RV_PAIR_CHAIN = 256,    /* the same three for pairs of bfloat16, whose own rounding is that of 2^16 products */
+    RV_PAIR_KEYS = 64,
+    RV_PAIR_CARRY = 1024
 };
 
 #if RV_TILE_ROWS == 8
@@ -22,57 +25,40 @@ enum {
 #define RV_EACH_ROW(X) X(0) X(1) X(2) X(3)
 #endif
 
-/* c[r][lane] (+)= sum_k a[r * row_step + k * k_step] * b[k][lane] for RV_TILE_ROWS rows r and nv vectors of lanes; rows from
- * `rows` on repeat the last one, so that nothing past it is read. Named accumulators: gcc 12 spills an array of them. */
-RV_INLINE void tile_product(const int nv, const int rows, const real *a, int64_t row_step, int64_t k_step, const real *b,
-                            int64_t k_len, real *c, int add)
-{
-#define DECLARE(r) \
-    const real *a##r = a + (r < rows ? r : rows - 1) * row_step; \
-    vreal c##r##_0 = v_zero(), c##r##_1 = v_zero(), c##r##_2 = v_zero();
-    RV_EACH_ROW(DECLARE)
-#undef DECLARE
-    int64_t at = 0;
-    for (int64_t k = 0; k < k_len; k++) {
-        vreal b0 = v_load(b), b1 = nv > 1 ? v_load(b + RV_LANES) : b0, b2 = nv > 2 ? v_load(b + 2 * RV_LANES) : b0;
-#define STEP(r) { \
-        vreal x = v_set1(a##r[at]); \
-        c##r##_0 = v_fma(x, b0, c##r##_0); \
-        if (nv > 1) c##r##_1 = v_fma(x, b1, c##r##_1); \
-        if (nv > 2) c##r##_2 = v_fma(x, b2, c##r##_2); }
-        RV_EACH_ROW(STEP)
-#undef STEP
-        at += k_step;
-        b += RV_TILE_Q;
-    }
-#define STORE(r) { \
-    real *p = c + r * RV_TILE_Q; \
-    v_store(p, add ? v_add(v_load(p), c##r##_0) : c##r##_0); \
-    if (nv > 1) v_store(p + RV_LANES, add ? v_add(v_load(p + RV_LANES), c##r##_1) : c##r##_1); \
-    if (nv > 2) v_store(p + 2 * RV_LANES, add ? v_add(v_load(p + 2 * RV_LANES), c##r##_2) : c##r##_2); }
-    RV_EACH_ROW(STORE)
-#undef STORE
-}
+#define PRODUCT tile_product
+#define LEFT real
+#define SET1(p) v_set1(*(p))
+#define RIGHT real
+#define LOAD(p) v_load(p)
+#define FACTOR vreal
+#define STEP(x, y, c) v_fma(x, y, c)
+#include "tile_product_inl.h"
 
 typedef struct tile_room {
-    real *q;            /* [dim][Q] */
-    real *s;            /* [KEYS + ROWS][Q], scores, then weights */
+    real *q;            /* [dim][Q]; paired: words [dim / 2][Q] */
+    real *s;            /* [KEYS + ROWS][Q], scores, then weights; paired weights: words [KEYS / 2][Q] */
     real *o;            /* [v_dim rounded up to ROWS][Q] */
     real *wide;         /* the same, wide */
     real *m;            /* [Q] */
     real *l;            /* [Q], wide */
+    real *total;        /* [Q], wide; paired: the sum of weights before they were rounded, for the log-sum-exp */
     real *bias;         /* [KEYS][Q] */
     real *stage;        /* [LANES][max(dim, v_dim)] */
     real *keys, *values;            /* [block][dim] and [block][v_dim]: widened 16-bit storage */
     real *finite;       /* [block][v_dim]: values without NaN and inf */
+    word *pairs;        /* [block / 2][v_dim]: values of two keys, paired */
     word *bits;         /* [KEYS / word bits][Q] */
     unsigned char *hidden;          /* [KEYS][Q] */
     size_t bytes;
 } tile_room;
 
+/* Whether products are taken two at a time: queries and keys are pairs where they lie. */
+static int tile_paired(const rv_attn_options *o) { return RV_HAVE_DOT2 && o->storage == RV_BF16 && o->dim % 2 == 0; }
+
 static tile_room tile_layout(char *base, const rv_attn_options *o)
 {
     tile_room room;
+    const int paired = tile_paired(o);
     int64_t dim = o->dim, v_dim = o->v_dim;
     size_t at = 0, q = RV_TILE_Q, block = (size_t)o->block_keys, pad = (size_t)(v_dim + RV_TILE_ROWS - 1) / RV_TILE_ROWS * RV_TILE_ROWS;
     size_t wider = (size_t)(dim > v_dim ? dim : v_dim);
@@ -82,13 +68,15 @@ static tile_room tile_layout(char *base, const rv_attn_options *o)
     PLACE(o, real, pad * q);
     PLACE(m, real, q);
     PLACE(l, real, 2 * q);
+    PLACE(total, real, paired ? 2 * q : 0);
     PLACE(wide, real, 2 * pad * q);
     PLACE(bias, real, (o->mask_kind == RV_MASK_FLOAT ? block : 0) * q);
     PLACE(bits, word, (block + 8 * sizeof(word) - 1) / (8 * sizeof(word)) * q);
     PLACE(hidden, unsigned char, block * q);
     PLACE(stage, real, RV_LANES * wider);
-    PLACE(keys, real, is_half(o->storage) ? block * (size_t)dim : 0);
-    PLACE(values, real, is_half(o->storage) ? block * (size_t)v_dim : 0);
+    PLACE(keys, real, is_half(o->storage) && !paired ? block * (size_t)dim : 0);
+    PLACE(values, real, is_half(o->storage) && !paired ? block * (size_t)v_dim : 0);
+    PLACE(pairs, word, paired ? (block + 1) / 2 * (size_t)v_dim : 0);
     PLACE(finite, real, block * (size_t)v_dim);
 #undef PLACE
     room.bytes = at;
@@ -103,37 +91,41 @@ static void tile_begin(rv_tile *t)
 {
     const rv_attn_options *o = t->options;
     tile_room room = tile_layout(t->scratch, o);
+    const int convert = is_half(o->storage) && !tile_paired(o);
     int64_t stride = t->query_stride * storage_size(o->storage);
+    int64_t width = tile_paired(o) ? o->dim / 2 : o->dim, item = sizeof(real);     /* a pair is as wide as a float */
     for (int v = 0; v * RV_LANES < t->rows; v++) {
         int rows = t->rows - v * RV_LANES < RV_LANES ? t->rows - v * RV_LANES : RV_LANES;
         const char *src = t->query + v * RV_LANES * stride;
         int64_t src_bytes = stride;
-        if (rows < RV_LANES || is_half(o->storage)) {
+        if (rows < RV_LANES || convert) {
             for (int r = 0; r < RV_LANES; r++) {
-                real *row = room.stage + r * o->dim;
-                if (r < rows) {
-                    const real *x = as_real(o->storage, src + r * stride, o->dim, row);
-                    if (x != row)
-                        memcpy(row, x, (size_t)o->dim * sizeof(real));
-                } else {
-                    memset(row, 0, (size_t)o->dim * sizeof(real));
-                }
+                real *row = room.stage + r * width;
+                if (r >= rows)
+                    memset(row, 0, (size_t)(width * item));
+                else if (convert)
+                    as_real(o->storage, src + r * stride, o->dim, row);
+                else
+                    memcpy(row, src + r * stride, (size_t)(width * item));
             }
             src = (const char *)room.stage;
-            src_bytes = o->dim * (int64_t)sizeof(real);
+            src_bytes = width * item;
         }
         real *dst = room.q + v * RV_LANES;
         int64_t d = 0;
-        for (; d + RV_LANES <= o->dim; d += RV_LANES)
-            v_transpose(src + d * (int64_t)sizeof(real), src_bytes, dst + d * RV_TILE_Q, RV_TILE_Q);
-        for (; d < o->dim; d++)
+        for (; d + RV_LANES <= width; d += RV_LANES)
+            v_transpose(src + d * item, src_bytes, dst + d * RV_TILE_Q, RV_TILE_Q);
+        for (; d < width; d++)
             for (int r = 0; r < RV_LANES; r++)
-                dst[d * RV_TILE_Q + r] = ((const real *)(src + r * src_bytes))[d];
+                memcpy(dst + d * RV_TILE_Q + r, src + r * src_bytes + d * item, sizeof(real));
     }
     for (int i = 0; i < RV_TILE_Q; i++)
         room.m[i] = RV_LOWEST;
-    for (int v = 0; v < 3; v++)
+    for (int v = 0; v < 3; v++) {
         w_zero(room.l + 2 * v * RV_LANES);
+        if (tile_paired(o))
+            w_zero(room.total + 2 * v * RV_LANES);
+    }
     t->done = t->carried = 0;
 }
 
@@ -236,71 +228,78 @@ static void tile_logits(const rv_tile *t, const tile_room *room, int64_t j0, int
     }
 }
 
-/* Weights of one block in place of its scores, p = 2^(c s - m), and their sums. Returns nonzero when some m grew; then the
- * factor 2^(old m - new m) of every lane is in `factor`. */
-static int tile_weights(const tile_room *room, int n, int nv, real c, real *factor)
+/* The references m of one block of scores. Returns nonzero when some grew; then the factor 2^(old m - new m) of every lane is
+ * in `factor`, and l and total have taken it. */
+static int tile_reference(const tile_room *room, int n, int nv, real c, real *factor, int paired)
 {
     const vreal vc = v_set1(c);
     int grew = 0;
     for (int v = 0; v < nv; v++) {
         const real *s = room->s + v * RV_LANES;
-        vreal top = v_load(s), top1 = top;
+        vreal top = v_load(s), top1 = top, top2 = top, top3 = top;
         int j = 1;
-        for (; j + 2 <= n; j += 2) {
+        for (; j + 4 <= n; j += 4) {
             top = v_max(v_load(s + j * RV_TILE_Q), top);
             top1 = v_max(v_load(s + (j + 1) * RV_TILE_Q), top1);
+            top2 = v_max(v_load(s + (j + 2) * RV_TILE_Q), top2);
+            top3 = v_max(v_load(s + (j + 3) * RV_TILE_Q), top3);
         }
-        if (j < n)
+        for (; j < n; j++)
             top = v_max(v_load(s + j * RV_TILE_Q), top);
+        top = v_max(v_max(top, top1), v_max(top2, top3));
         vreal m = v_load(room->m + v * RV_LANES);
         /* a NaN score is not seen by v_max, only by its weight */
-        vreal next = v_max(v_ceil(v_mul(v_max(top1, top), vc)), m);
+        vreal next = v_max(v_ceil(v_mul(top, vc)), m);
         v_store(factor + v * RV_LANES, v_exp2_flush(v_sub(m, next)));
         grew |= m_any(v_lt(m, next));
         v_store(room->m + v * RV_LANES, next);
     }
+    if (grew)
+        for (int v = 0; v < nv; v++) {
+            w_scale(room->l + 2 * v * RV_LANES, v_load(factor + v * RV_LANES));
+            if (paired)
+                w_scale(room->total + 2 * v * RV_LANES, v_load(factor + v * RV_LANES));
+        }
+    return grew;
+}
+
+/* Weights of one block in place of its scores, p = 2^(c s - m), and their sums. Each key joins the chain that it would join in
+ * a longer block: keys appended behind a mask change no bit. */
+static void tile_weights(const tile_room *room, int n, int nv, real c)
+{
+    const vreal vc = v_set1(c);
     for (int v = 0; v < nv; v++) {
-        real *s = room->s + v * RV_LANES, *l = room->l + 2 * v * RV_LANES;
+        real *s = room->s + v * RV_LANES;
         /* the product rounds as it did for the maximum: the largest weight is never above 1, at any magnitude */
         vreal m = v_load(room->m + v * RV_LANES);
         vreal sum0 = v_zero(), sum1 = v_zero(), sum2 = v_zero(), sum3 = v_zero();
+#define WEIGHT(i) v_exp2_flush(v_sub(v_mul(v_load(s + (i) * RV_TILE_Q), vc), m))
+#define KEEP(i, p, sum) { v_store(s + (i) * RV_TILE_Q, p); sum = v_add(sum, p); }
         int j = 0;
         for (; j + 4 <= n; j += 4) {
-            vreal p0 = v_exp2_flush(v_sub(v_mul(v_load(s), vc), m));
-            vreal p1 = v_exp2_flush(v_sub(v_mul(v_load(s + RV_TILE_Q), vc), m));
-            vreal p2 = v_exp2_flush(v_sub(v_mul(v_load(s + 2 * RV_TILE_Q), vc), m));
-            vreal p3 = v_exp2_flush(v_sub(v_mul(v_load(s + 3 * RV_TILE_Q), vc), m));
-            v_store(s, p0);
-            v_store(s + RV_TILE_Q, p1);
-            v_store(s + 2 * RV_TILE_Q, p2);
-            v_store(s + 3 * RV_TILE_Q, p3);
-            sum0 = v_add(sum0, p0);
-            sum1 = v_add(sum1, p1);
-            sum2 = v_add(sum2, p2);
-            sum3 = v_add(sum3, p3);
+            vreal p0 = WEIGHT(0), p1 = WEIGHT(1), p2 = WEIGHT(2), p3 = WEIGHT(3);
+            KEEP(0, p0, sum0)
+            KEEP(1, p1, sum1)
+            KEEP(2, p2, sum2)
+            KEEP(3, p3, sum3)
             s += 4 * RV_TILE_Q;
         }
-        /* each key joins the chain that it would join in a longer block: keys appended behind a mask change no bit */
         if (j < n) {
-            vreal p = v_exp2_flush(v_sub(v_mul(v_load(s), vc), m));
-            v_store(s, p);
-            sum0 = v_add(sum0, p);
+            vreal p = WEIGHT(0);
+            KEEP(0, p, sum0)
         }
         if (j + 1 < n) {
-            vreal p = v_exp2_flush(v_sub(v_mul(v_load(s + RV_TILE_Q), vc), m));
-            v_store(s + RV_TILE_Q, p);
-            sum1 = v_add(sum1, p);
+            vreal p = WEIGHT(1);
+            KEEP(1, p, sum1)
         }
         if (j + 2 < n) {
-            vreal p = v_exp2_flush(v_sub(v_mul(v_load(s + 2 * RV_TILE_Q), vc), m));
-            v_store(s + 2 * RV_TILE_Q, p);
-            sum2 = v_add(sum2, p);
+            vreal p = WEIGHT(2);
+            KEEP(2, p, sum2)
         }
-        if (grew)
-            w_scale(l, v_load(factor + v * RV_LANES));
-        w_add(l, v_add(v_add(sum0, sum1), v_add(sum2, sum3)));
+#undef KEEP
+#undef WEIGHT
+        w_add(room->l + 2 * v * RV_LANES, v_add(v_add(sum0, sum1), v_add(sum2, sum3)));
     }
-    return grew;
 }
 
 static void tile_rescale(const rv_tile *t, const tile_room *room, int nv, const real *factor)
@@ -316,18 +315,35 @@ static void tile_rescale(const rv_tile *t, const tile_room *room, int nv, const 
         }
 }
 
-/* After o took the weights times the finite values: adds what bad values bring to the lanes that see their key. */
-static void tile_bad_values(const rv_tile *t, const tile_room *room, const real *values, int64_t stride, int n)
+#if RV_HAVE_DOT2
+#include "tile_pairs_inl.h"
+#endif
+
+/* The weight of key j in lane r. */
+static real *tile_weight(const tile_room *room, int j, int r) { return room->s + j * RV_TILE_Q + r; }
+static uint16_t *pair_weight(const tile_room *room, int j, int r)
 {
-    for (int j = 0; j < n; j++)
-        for (int64_t c = 0; c < t->options->v_dim; c++) {
-            real x = values[j * stride + c];
+    return (uint16_t *)room->s + 2 * (j / 2 * RV_TILE_Q + r) + (j & 1);
+}
+
+/* After o took the weights times the finite values: adds what bad values bring to the lanes that see their key. */
+static void tile_bad_values(const rv_tile *t, const tile_room *room, const char *values, int64_t stride, int n)
+{
+    const rv_attn_options *o = t->options;
+    const int paired = tile_paired(o);
+    for (int j = 0; j < n; j++) {
+        const real *row = as_real(o->storage, values + j * stride * storage_size(o->storage), o->v_dim, room->stage);
+        for (int64_t c = 0; c < o->v_dim; c++) {
+            real x = row[c];
             if (x - x == 0)
                 continue;
             for (int r = 0; r < RV_TILE_Q; r++)
-                if (!room->hidden[j * RV_TILE_Q + r])
-                    room->o[c * RV_TILE_Q + r] += room->s[j * RV_TILE_Q + r] * x;
+                if (!room->hidden[j * RV_TILE_Q + r]) {
+                    word w = paired ? (word)*pair_weight(room, j, r) << (RV_REAL_BITS - 16) : 0;
+                    room->o[c * RV_TILE_Q + r] += (paired ? rv_real(w) : *tile_weight(room, j, r)) * x;
+                }
         }
+    }
 }
 
 RV_INLINE void tile_values(const rv_tile *t, const tile_room *room, const int nv, const real *values, int64_t stride, int n,
@@ -364,11 +380,16 @@ RV_INLINE void tile_scores(const rv_tile *t, const tile_room *room, const int nv
 
 static void tile_drop(const rv_tile *t, const tile_room *room, int64_t j0, int n)
 {
+    const int paired = tile_paired(t->options);
     for (int r = 0; r < t->rows; r++) {
         uint64_t key = rv_draw_row(t->options->dropout_seed, t->draw_row + r * t->draw_step);
         for (int j = 0; j < n; j++)
-            if (rv_draw(key, j0 + j) < t->options->dropout_below)
-                room->s[j * RV_TILE_Q + r] = 0;
+            if (rv_draw(key, j0 + j) < t->options->dropout_below) {
+                if (paired)
+                    *pair_weight(room, j, r) = 0;
+                else
+                    *tile_weight(room, j, r) = 0;
+            }
     }
 }
 
@@ -385,12 +406,26 @@ static void tile_flush(rv_tile *t, const tile_room *room, int nv)
     t->carried = 0;
 }
 
+/* Whether all values of a block are finite. */
+static int tile_finite(const rv_attn_options *o, const real *values, int64_t stride, int n)
+{
+#if RV_HAVE_DOT2
+    if (tile_paired(o)) {
+        int finite = 1;
+        for (int j = 0; j < n; j++)
+            finite &= p_finite((const uint16_t *)values + j * stride, o->v_dim);
+        return finite;
+    }
+#endif
+    return finite_block(values, stride, n, o->v_dim);
+}
+
 RV_INLINE void tile_keys_nv(rv_tile *t, const int nv, int64_t first, int64_t last)
 {
     const rv_attn_options *o = t->options;
     tile_room room = tile_layout(t->scratch, o);
-    const int half = is_half(o->storage);
-    const int64_t size = storage_size(o->storage);
+    const int paired = tile_paired(o), convert = is_half(o->storage) && !paired;
+    const int64_t size = storage_size(o->storage), carry = paired ? RV_PAIR_CARRY : RV_CARRY_KEYS;
     const int transform = o->softcap != 0 || t->slope != 0 || o->mask_kind == RV_MASK_FLOAT || !(o->scale > 0);
     const real c = transform ? 1 : (real)(o->scale * RV_LOG2E);
     real factor[RV_TILE_Q];
@@ -404,10 +439,10 @@ RV_INLINE void tile_keys_nv(rv_tile *t, const int nv, int64_t first, int64_t las
         int seen = o->mask_kind != RV_MASK_BOOL || tile_mask_bits(t, &room, j0, n);
         if (!seen)
             continue;
-        if (t->carried + n > RV_CARRY_KEYS)
+        if (t->carried + n > carry)
             tile_flush(t, &room, nv);
         int fresh = t->carried == 0;
-        if (half) {
+        if (convert) {
             for (int j = 0; j < n; j++) {
                 as_real(o->storage, key + j * t->key_stride * size, o->dim, room.keys + j * o->dim);
                 as_real(o->storage, value + j * t->value_stride * size, o->v_dim, room.values + j * o->v_dim);
@@ -417,27 +452,44 @@ RV_INLINE void tile_keys_nv(rv_tile *t, const int nv, int64_t first, int64_t las
             key_stride = o->dim;
             value_stride = o->v_dim;
         }
-        tile_scores(t, &room, nv, keys, key_stride, n);
+#if RV_HAVE_DOT2
+        if (paired)
+            pair_scores(t, &room, nv, (const uint16_t *)keys, key_stride, n);
+        else
+#endif
+            tile_scores(t, &room, nv, keys, key_stride, n);
         if (o->mask_kind == RV_MASK_FLOAT)
             tile_bias(t, &room, j0, n);
         if (transform || hiding)
             tile_logits(t, &room, j0, n, nv, transform, edge);
-        int apart = hiding && !finite_block(values, value_stride, n, o->v_dim);
+        int apart = hiding && !tile_finite(o, values, value_stride, n);
         if (apart)
             for (int i = 0; i < n * RV_TILE_Q; i++)
                 room.hidden[i] = room.s[i] == -INFINITY;
-        if (tile_weights(&room, n, nv, c, factor))
+        if (tile_reference(&room, n, nv, c, factor, paired))
             tile_rescale(t, &room, nv, factor);
+#if RV_HAVE_DOT2
+        if (paired)
+            pair_weights(&room, n, nv, c, t->lse != NULL);
+        else
+#endif
+            tile_weights(&room, n, nv, c);
         if (o->dropout_below)
             tile_drop(t, &room, j0, n);
+        /* hidden pairs must leave no trace: products with zeros in place of bad values have the bits of any finite values */
+#if RV_HAVE_DOT2
+        if (paired)
+            pair_values(t, &room, nv, (const uint16_t *)values, value_stride, n, fresh, apart);
+        else
+#endif
         if (apart) {
-            /* hidden pairs must leave no trace: products with zeros in their place have the bits that any finite values give */
             zero_bad(values, value_stride, n, o->v_dim, room.finite);
             tile_values(t, &room, nv, room.finite, o->v_dim, n, fresh);
-            tile_bad_values(t, &room, values, value_stride, n);
         } else {
             tile_values(t, &room, nv, values, value_stride, n, fresh);
         }
+        if (apart)
+            tile_bad_values(t, &room, value, t->value_stride, n);
         t->done += n;
         t->carried += n;
     }
@@ -496,7 +548,7 @@ static void tile_finish(rv_tile *t)
                 for (int64_t c = 0; c < o->v_dim; c++)
                     from[c] = NAN;
             if (t->lse)
-                t->lse[row * t->draw_step] = overflowed ? NAN : row_lse(room.m[row], sum);
+                t->lse[row * t->draw_step] = overflowed ? NAN : row_lse(room.m[row], tile_paired(o) ? w_get(room.total + 2 * v * RV_LANES, r) : sum);
             if (!direct)
                 store_row(o->storage, t->out + row * stride, from, o->v_dim);
         }

@@ -23,6 +23,11 @@ typedef uint64_t word;
 #error "RV_REAL_BITS must be 32 or 64"
 #endif
 
+/* Products of pairs of bfloat16: see avx512bf16.h, which sets it. */
+#ifndef RV_HAVE_DOT2
+#define RV_HAVE_DOT2 0
+#endif
+
 #define RV_SIGN_BIT ((word)1 << (RV_REAL_BITS - 1))
 #define RV_MANTISSA_MASK (((word)1 << RV_MANTISSA_BITS) - 1)
 /* Adding it leaves a small integer n as n + bias in the low bits: shifted to the exponent's place they are 2^n. */
