@@ -199,9 +199,11 @@ static void tile_logits(const rv_tile *t, const tile_room *room, int64_t j0, int
     const vreal low = v_set1(-INFINITY), log2e = v_set1((real)RV_LOG2E), lowest = v_set1(RV_LOWEST);
     const vreal scale = v_set1((real)(o->softcap != 0 ? o->scale / o->softcap : o->scale * RV_LOG2E));
     const vreal cap = v_set1((real)(o->softcap * RV_LOG2E)), slope = v_set1((real)(t->slope * RV_LOG2E));
-    const int width = 8 * (int)sizeof(word);
+    const int width = 8 * (int)sizeof(word), only_edge = !transform && o->mask_kind == RV_MASK_NONE;
     for (int j = 0; j < n; j++) {
         int64_t key = j0 + j;
+        if (only_edge && key <= t->position + o->right && key >= t->position + t->rows - 1 - o->left)
+            continue;
         vreal from = v_set1((real)clamp64(key - o->right - t->position, -1, RV_TILE_Q));
         vreal to = v_set1((real)clamp64(key + o->left - t->position, -1, RV_TILE_Q));
         for (int v = 0; v < nv; v++) {

@@ -22,7 +22,7 @@
 int passed, failed;
 
 #if RV_X86
-extern const math_suite math_avx512_f32, math_avx512_f64, math_avx2_f32, math_avx2_f64;
+extern const math_suite math_avx512bf16_f32, math_avx512_f32, math_avx512_f64, math_avx2_f32, math_avx2_f64;
 #elif RV_ARM64
 extern const math_suite math_neon_f32, math_neon_f64;
 #endif
@@ -30,7 +30,7 @@ extern const math_suite math_scalar_f32, math_scalar_f64;
 
 static const math_suite *const compiled[] = {
 #if RV_X86
-    &math_avx512_f32, &math_avx512_f64, &math_avx2_f32, &math_avx2_f64,
+    &math_avx512bf16_f32, &math_avx512_f32, &math_avx512_f64, &math_avx2_f32, &math_avx2_f64,
 #elif RV_ARM64
     &math_neon_f32, &math_neon_f64,
 #endif
