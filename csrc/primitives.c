@@ -1,4 +1,4 @@
-/* Calls of the elementwise functions, dot products and row softmax: checks, storage conversion, tasks. */
+/* Calls of the elementwise functions and dot products: checks, storage conversion, tasks. */
 #include "kernels.h"
 #include "sizes.h"
 #include "thread.h"
@@ -16,13 +16,6 @@ size_t rv_dtype_size(rv_dtype dtype)
 }
 
 static int known(rv_dtype dtype) { return dtype >= RV_F32 && dtype <= RV_BF16; }
-
-static int threads_for(int threads, int64_t bytes, int64_t pieces)
-{
-    int64_t most = 1 + bytes / RV_THREAD_BYTES, want = threads ? threads : rv_threads_get();
-    want = want < most ? want : most;
-    return (int)(want < pieces ? want : pieces > 0 ? pieces : 1);
-}
 
 rv_status rv_map_run(rv_map f, rv_dtype dtype, const void *x, void *y, int64_t n)
 {
@@ -81,7 +74,7 @@ rv_status rv_dots_run(const rv_dots_args *a)
         return RV_ERR_SHAPE;
     dots_call call = {a, rv_kernels_get(a->dtype), a->count};
     bytes = a->count * a->dim * (int64_t)rv_dtype_size(a->dtype);
-    int threads = threads_for(a->threads, bytes, a->count);
+    int threads = rv_threads_for(a->threads, bytes, RV_THREAD_BYTES, a->count);
     if (a->count == 0)
         return RV_OK;
     if (threads == 1 && !(a->interrupted && bytes > 64 * RV_THREAD_BYTES)) {
@@ -93,58 +86,4 @@ rv_status rv_dots_run(const rv_dots_args *a)
     if (bytes / a->count * call.piece > 16 * RV_THREAD_BYTES)
         call.piece = 16 * RV_THREAD_BYTES / (bytes / a->count) + 1;
     return rv_parallel_for((a->count + call.piece - 1) / call.piece, threads, dots_task, &call, a->interrupted, a->context);
-}
-
-typedef struct softmax_call {
-    const rv_softmax_args *a;
-    const rv_kernels *k;
-    float *room;            /* 16-bit storage: a row per worker */
-    int64_t piece;
-} softmax_call;
-
-static void softmax_task(void *context, int worker, int64_t task)
-{
-    const softmax_call *c = context;
-    const rv_softmax_args *a = c->a;
-    int64_t last = (task + 1) * c->piece < a->rows ? (task + 1) * c->piece : a->rows;
-    for (int64_t i = task * c->piece; i < last; i++) {
-        const char *x = (const char *)a->x + i * a->x_stride;
-        char *y = (char *)a->y + i * a->y_stride;
-        if (a->dtype == RV_F32 || a->dtype == RV_F64) {
-            c->k->softmax_row(x, y, a->n, a->log);
-        } else {
-            float *row = c->room + (int64_t)worker * a->n;
-            c->k->widen(a->dtype, x, row, a->n);
-            c->k->softmax_row(row, row, a->n, a->log);
-            c->k->narrow(a->dtype, row, y, a->n);
-        }
-    }
-}
-
-rv_status rv_softmax_run(const rv_softmax_args *a)
-{
-    int64_t bytes;
-    if (!known(a->dtype) || a->threads < 0)
-        return RV_ERR_PARAM;
-    if (a->rows < 0 || a->n < 0 || rv_mul(a->rows, a->n, &bytes) || rv_mul(bytes, 8, &bytes))
-        return RV_ERR_SHAPE;
-    if (a->rows == 0 || a->n == 0)
-        return RV_OK;
-    bytes = a->rows * a->n * 4;
-    int threads = threads_for(a->threads, bytes * 8, a->rows);
-    softmax_call call = {a, rv_kernels_get(a->dtype), NULL, a->rows / (4 * threads) + 1};
-    if (bytes / a->rows * call.piece > RV_THREAD_BYTES)
-        call.piece = RV_THREAD_BYTES / (bytes / a->rows) + 1;
-    if (a->dtype == RV_F16 || a->dtype == RV_BF16) {
-        size_t room;
-        if (rv_mul_size((size_t)a->n * sizeof(float), (size_t)threads, &room) || !(call.room = malloc(room)))
-            return RV_ERR_NOMEM;
-    }
-    rv_status status = RV_OK;
-    if (threads == 1 && a->rows <= call.piece)
-        softmax_task(&call, 0, 0);
-    else
-        status = rv_parallel_for((a->rows + call.piece - 1) / call.piece, threads, softmax_task, &call, a->interrupted, a->context);
-    free(call.room);
-    return status;
 }

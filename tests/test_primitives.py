@@ -377,3 +377,58 @@ def test_softmax_row_does_not_depend_on_the_other_rows(isa, dtype_name, dtype):
     together = ruvector.softmax(x)
     for i, row in enumerate(x):
         assert same_bits(ruvector.softmax(row), together[i])
+
+
+# Rows longer than this are done in parts, each with its own largest element; RV_PART of csrc/softmax.c.
+PART = 32768
+
+
+@pytest.mark.parametrize("n", (PART, PART + 1, 2 * PART, 3 * PART + 777))
+def test_softmax_of_a_row_in_parts_is_within_its_bound(isa, dtype_name, dtype, n):
+    rng = generator("parts", n)
+    rows = np.array([rng.standard_normal(n) * 3, np.linspace(-30, 30, n), np.where(np.arange(n) < n // 2, -5.0, 5.0)])
+    x = rows.astype(dtype)
+    reference.within(ruvector.softmax(x), reference.softmax(x), reference.softmax_bound(x), f"n={n}")
+    reference.within(ruvector.log_softmax(x), reference.log_softmax(x), reference.log_softmax_bound(x), f"n={n}")
+
+
+@pytest.mark.parametrize("dtype_name", FLOATS)
+def test_softmax_of_a_row_in_parts_keeps_the_rules_of_one_part(isa, dtype_name):
+    dtype = DTYPES[dtype_name]
+    n = 3 * PART
+    x = normal(n, dtype, "rules of parts")
+    for function in (ruvector.softmax, ruvector.log_softmax):
+        hidden = x.copy()
+        hidden[PART : 2 * PART] = -np.inf  # a part of nothing
+        y = function(hidden)
+        assert same_bits(y[PART : 2 * PART], np.full(PART, 0 if function is ruvector.softmax else -np.inf, dtype))
+        rest = np.concatenate((hidden[:PART], hidden[2 * PART :]))
+        assert same_bits(np.concatenate((y[:PART], y[2 * PART :])), function(rest))
+        assert np.isnan(function(np.full(n, -np.inf, dtype))).all()
+        for bad in (np.nan, np.inf):
+            wrong = x.copy()
+            wrong[n - 1] = bad
+            assert np.isnan(function(wrong)).all()
+
+
+def test_softmax_of_a_row_in_parts_is_the_same_for_every_number_of_threads(isa, dtype_name, dtype, threads):
+    x = normal((2, 5 * PART + 3), dtype, "threads of parts")
+    for function in (ruvector.softmax, ruvector.log_softmax):
+        ruvector.set_num_threads(1)
+        expected = function(x)
+        for count in (2, 3, 8):
+            ruvector.set_num_threads(count)
+            assert same_bits(function(x), expected)
+            out = x.copy()
+            assert function(out, out=out) is out
+            assert same_bits(out, expected)
+
+
+@pytest.mark.parametrize("dtype_name", FLOATS)
+def test_softmax_far_below_the_largest_element_underflows_gradually(isa, dtype_name):
+    """Rows whose smallest elements leave the range of normal numbers, next to rows whose do not."""
+    dtype = DTYPES[dtype_name]
+    low = -102 if dtype == np.float32 else -744
+    for n in (5, 64, 100, 300, 1030):
+        x = np.stack([np.linspace(low, 0, n), np.linspace(-1, 0, n), np.linspace(low, 0, n)[::-1]] * 2).astype(dtype)
+        reference.within(ruvector.softmax(x), reference.softmax(x), reference.softmax_bound(x), f"n={n}")

@@ -1,6 +1,7 @@
 /* All bodies and the table of one ISA and dtype: included last, inside the target region. RV_TABLE is the table's name. */
 #include "common_inl.h"
 #include "primitives_inl.h"
+#include "softmax_inl.h"
 #include "tile_inl.h"
 #include "few_inl.h"
 
@@ -8,7 +9,10 @@ const rv_kernels RV_TABLE = {
     .dot = dot,
     .dots = dots,
     .map = map,
-    .softmax_row = softmax_row,
+    .softmax_rows = softmax_rows,
+    .softmax_part = softmax_part,
+    .softmax_scale = softmax_scale,
+    .softmax_shift = softmax_shift,
     .tile_rows = tile_rows,
     .tile_scratch = tile_scratch,
     .tile_begin = tile_begin,

@@ -175,6 +175,14 @@ RV_INLINE vreal v_exp(vreal x)
     return v_exp2_scaled(f, t, minus_n);
 }
 
+/* The same bits where the result is normal: x from RV_EXP_NORMAL_FROM to 88 (float) or 709 (double). */
+#define RV_EXP_NORMAL_FROM (RV_REAL_BITS == 32 ? (real)-87 : (real)-708)
+RV_INLINE vreal v_exp_normal(vreal x)
+{
+    vreal t, minus_n, f = v_exp_reduce(x, &t, &minus_n);
+    return v_exp2_core(f, t);
+}
+
 /* log(y 2^k) + c, y positive and normal. y 2^k = m 2^e, r = m - 1, s = r / (2 + r):
  * log m = r - (r^2/2 - s (r^2/2 + z P(z))), z = s^2 <= 0.0295; P: degree 2, 8.3e-10 (float), degree 6, 1.3e-18 (double) */
 RV_INLINE vreal v_log_parts(vreal y, vreal k, vreal c)
