@@ -21,8 +21,16 @@ for target in x86_64-windows-gnu aarch64-windows-gnu x86_64-macos aarch64-macos 
     compile python -m ziglang cc -target "$target"
 done
 for compiler in aarch64-linux-gnu-gcc clang-14 gcc; do
-    compile "$compiler" -O3 # warnings that need data flow
     compile "$compiler"
+    compile "$compiler" -O3 # warnings that need data flow, and the code that users run
+    case $compiler in
+        aarch64*) show python "$root/.ci/hot_loops.py" aarch64-linux-gnu-objdump 24 neon_f??.c.o ;;
+        *)
+            [ "$(uname -m)" = x86_64 ] || continue
+            show python "$root/.ci/hot_loops.py" objdump 24 avx512*_f??.c.o
+            show python "$root/.ci/hot_loops.py" objdump 12 avx2_f??.c.o
+            ;;
+    esac
 done
 
 globals=$(nm -g --defined-only ./*.o | awk 'NF == 3 { print $3 }' | sort)
