@@ -6,6 +6,7 @@ extern const rv_api rv_api_table;
 const rv_api rv_api_table = {
     .isa_active = rv_isa_active,
     .map_run = rv_map_run,
+    .map_ulp = rv_map_ulp,
     .dots_run = rv_dots_run,
     .softmax_run = rv_softmax_run,
     .attn_run = rv_attn_run,

@@ -17,9 +17,16 @@ size_t rv_dtype_size(rv_dtype dtype)
 
 static int known(rv_dtype dtype) { return dtype >= RV_F32 && dtype <= RV_BF16; }
 
+static int mappable(rv_map f, rv_dtype dtype)
+{
+    return f >= 0 && f < RV_MAP_COUNT && (dtype == RV_F32 || dtype == RV_F64);
+}
+
+double rv_map_ulp(rv_map f, rv_dtype dtype) { return mappable(f, dtype) ? rv_kernels_get(dtype)->map_ulp(f) : 0; }
+
 rv_status rv_map_run(rv_map f, rv_dtype dtype, const void *x, void *y, int64_t n)
 {
-    if (f < 0 || f >= RV_MAP_COUNT || (dtype != RV_F32 && dtype != RV_F64))
+    if (!mappable(f, dtype))
         return RV_ERR_PARAM;
     if (n < 0)
         return RV_ERR_SHAPE;

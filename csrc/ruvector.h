@@ -54,11 +54,15 @@ rv_status rv_threads_set(int n);
 /* ---- primitives (primitives.c) ------------------------------------------------------------------------------ */
 
 typedef enum rv_map {
-    RV_MAP_EXP = 0, RV_MAP_EXP2, RV_MAP_LOG, RV_MAP_TANH, RV_MAP_ERF, RV_MAP_ASINH, RV_MAP_COUNT
+    RV_MAP_EXP = 0, RV_MAP_EXP2, RV_MAP_LOG, RV_MAP_TANH, RV_MAP_ERF, RV_MAP_ASINH,
+    RV_MAP_EXP2_FLUSH,      /* attention's 2^x, x <= 1: results below the least normal number are 0 */
+    RV_MAP_COUNT
 } rv_map;
 
 /* y[i] = f(x[i]), n contiguous elements of float32 or float64; x == y is allowed, partial overlap is not. */
 rv_status rv_map_run(rv_map f, rv_dtype dtype, const void *x, void *y, int64_t n);
+/* The bound on the error of f in units in the last place, the same on every ISA; 0 for what rv_map_run refuses. */
+double rv_map_ulp(rv_map f, rv_dtype dtype);
 
 /* Called by the calling thread between tasks; nonzero stops the call with RV_ERR_INTERRUPTED. */
 typedef int (*rv_interrupt)(void *context);
@@ -192,6 +196,7 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
 typedef struct rv_api {
     const char *(*isa_active)(void);
     rv_status (*map_run)(rv_map, rv_dtype, const void *, void *, int64_t);
+    double (*map_ulp)(rv_map, rv_dtype);
     rv_status (*dots_run)(const rv_dots_args *);
     rv_status (*softmax_run)(const rv_softmax_args *);
     rv_status (*attn_run)(const rv_attn_args *);

@@ -24,6 +24,7 @@ cdef extern from "ruvector.h" nogil:
         RV_MAP_TANH
         RV_MAP_ERF
         RV_MAP_ASINH
+        RV_MAP_EXP2_FLUSH
 
     ctypedef enum rv_mask_kind:
         RV_MASK_NONE
@@ -108,6 +109,7 @@ cdef extern from "ruvector.h" nogil:
 
     ctypedef struct rv_api:
         rv_status (*map_run)(rv_map, rv_dtype, const void *, void *, int64_t) noexcept nogil
+        double (*map_ulp)(rv_map, rv_dtype) noexcept nogil
         rv_status (*dots_run)(const rv_dots_args *) noexcept nogil
         rv_status (*softmax_run)(const rv_softmax_args *) noexcept nogil
         rv_status (*attn_run)(const rv_attn_args *) noexcept nogil

@@ -350,3 +350,22 @@ def erf(x):
 def asinh(x):
     """Inverse hyperbolic sine, elementwise, through the active ISA's kernel; float32 or float64."""
     return _map(RV_MAP_ASINH, x)
+
+
+def exp2_flush(x):
+    """2^x of x <= 1 as attention computes it, elementwise: 0 where that is below the least normal number."""
+    return _map(RV_MAP_EXP2_FLUSH, x)
+
+
+def ulp_bounds(dtype):
+    """The bounds on the error of the elementwise functions in units in the last place: {name: bound}."""
+    cdef rv_dtype code = RV_F64 if dtype == FLOAT64 else RV_F32
+    return {
+        "exp": api.map_ulp(RV_MAP_EXP, code),
+        "exp2": api.map_ulp(RV_MAP_EXP2, code),
+        "exp2_flush": api.map_ulp(RV_MAP_EXP2_FLUSH, code),
+        "log": api.map_ulp(RV_MAP_LOG, code),
+        "tanh": api.map_ulp(RV_MAP_TANH, code),
+        "erf": api.map_ulp(RV_MAP_ERF, code),
+        "asinh": api.map_ulp(RV_MAP_ASINH, code),
+    }

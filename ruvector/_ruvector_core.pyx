@@ -3,6 +3,7 @@
 
 Its functions are thin; `ruvector.runtime` checks arguments and words the errors.
 """
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t
 
@@ -18,6 +19,13 @@ cdef extern from "ruvector.h" nogil:
     """
     ctypedef enum rv_status:
         RV_OK
+        RV_ERR_UNKNOWN
+
+    ctypedef enum rv_dtype:
+        RV_F32
+        RV_F64
+        RV_F16
+        RV_BF16
 
     ctypedef struct rv_param:
         const char *name
@@ -58,6 +66,11 @@ cdef extern from "thread.h" nogil:
     int rv_cpus_online()
     int rv_cpus_affinity()
     int rv_cpus_cgroup(const char *root)
+
+
+cdef extern from "peak.h" nogil:
+    rv_status rv_peak_fma(rv_dtype dtype, int64_t rounds, int threads, double *operations)
+    rv_status rv_peak_read(const void *x, int64_t bytes, int64_t passes, int threads, double *read)
 
 
 cdef str text(const char *s):
@@ -120,6 +133,47 @@ def cpu_cache(int level):
 def cpu_counts():
     """CPUs online, in the affinity mask, and allowed by the cgroup's quota (0: no limit)."""
     return rv_cpus_online(), rv_cpus_affinity(), rv_cpus_cgroup(b"")
+
+
+def peak_fma(str dtype not None, int64_t rounds, int threads):
+    """Runs independent multiply-adds of the active ISA on every thread at once; returns the floating-point operations.
+
+    LookupError for a dtype that the ISA has no arithmetic in.
+    """
+    cdef double operations
+    cdef rv_dtype code
+    cdef rv_status status
+    if dtype == "float32":
+        code = RV_F32
+    elif dtype == "float64":
+        code = RV_F64
+    elif dtype == "float16":
+        code = RV_F16
+    elif dtype == "bfloat16":
+        code = RV_BF16
+    else:
+        raise LookupError(dtype)
+    with nogil:
+        status = rv_peak_fma(code, rounds, threads, &operations)
+    if status == RV_ERR_UNKNOWN:
+        raise LookupError(dtype)
+    if status != RV_OK:
+        raise ValueError((rounds, threads))
+    return operations
+
+
+def peak_read(buffer, int64_t passes, int threads):
+    """Reads a part of a contiguous buffer on every thread at once, `passes` times; returns the bytes read."""
+    cdef double read
+    cdef Py_buffer view
+    cdef rv_status status
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    with nogil:
+        status = rv_peak_read(view.buf, view.len, passes, threads, &read)
+    PyBuffer_Release(&view)
+    if status != RV_OK:
+        raise ValueError((passes, threads))
+    return read
 
 
 def version():

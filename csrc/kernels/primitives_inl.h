@@ -102,7 +102,22 @@ static void map(rv_map f, const void *x, void *y, int64_t n)
     case RV_MAP_TANH: RV_MAP_LOOP(v_tanh);
     case RV_MAP_ERF: RV_MAP_LOOP(v_erf);
     case RV_MAP_ASINH: RV_MAP_LOOP(v_asinh);
+    case RV_MAP_EXP2_FLUSH: RV_MAP_LOOP(v_exp2_flush);
     default: break;
     }
 }
 #undef RV_MAP_LOOP
+
+static double map_ulp(rv_map f)
+{
+    switch (f) {
+    case RV_MAP_EXP: return RV_ULP_EXP;
+    case RV_MAP_EXP2: return RV_ULP_EXP2;
+    case RV_MAP_LOG: return RV_ULP_LOG;
+    case RV_MAP_TANH: return RV_ULP_TANH;
+    case RV_MAP_ERF: return RV_ULP_ERF;
+    case RV_MAP_ASINH: return RV_ULP_ASINH;
+    case RV_MAP_EXP2_FLUSH: return RV_ULP_EXP2_FLUSH;
+    default: return 0;
+    }
+}

@@ -4,11 +4,13 @@
 #include "softmax_inl.h"
 #include "tile_inl.h"
 #include "few_inl.h"
+#include "peak_inl.h"
 
 const rv_kernels RV_TABLE = {
     .dot = dot,
     .dots = dots,
     .map = map,
+    .map_ulp = map_ulp,
     .softmax_rows = softmax_rows,
     .softmax_part = softmax_part,
     .softmax_scale = softmax_scale,
@@ -25,6 +27,8 @@ const rv_kernels RV_TABLE = {
     .few_finish = few_finish,
     .weights_scratch = weights_scratch,
     .weights = weights,
+    .peak_fma = peak_fma,
+    .peak_read = peak_read,
 #if RV_REAL_BITS == 32
     .widen = widen,
     .narrow = narrow,
