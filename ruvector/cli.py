@@ -12,8 +12,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 Argument = tuple[tuple[str, ...], dict[str, Any]]
-Run = Callable[[argparse.Namespace], None]
+Run = Callable[[argparse.Namespace], int | None]  # the exit code, 0 for None
 
+EXIT_WRONG = 1  # a measurement that contradicts what the library promises
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
@@ -41,6 +42,17 @@ def positive(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 3600:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, above 0 and below 3600, got {text!r}")
     return number
 
 
@@ -130,6 +142,69 @@ def demo(options: argparse.Namespace) -> None:
     )
     threads = f"{answer.threads} thread" + "s" * (answer.threads != 1)
     print(f"\nISA {answer.isa}, {threads}, {answer.attention_calls} attention calls")
+
+
+@command(
+    argument(
+        "--filter", action="append", default=[], metavar="TEXT", help="only rows whose name holds TEXT; may repeat"
+    ),
+    argument("--quick", action="store_true", help="a few rows and little time: under a minute"),
+    argument("--sources", action="store_true", help="only the benchmark rows that the project's sources claim"),
+    argument("--list", action="store_true", help="list the rows and their goals"),
+    argument(
+        "--threads", type=positive, action="append", metavar="N", help="may repeat (default: 1, and every usable core)"
+    ),
+    argument("--isa", action="append", metavar="NAME", help="may repeat (default: every usable one but scalar)"),
+    argument(
+        "--seconds", type=seconds, metavar="S", help="time of each library in each row (default: 1; quick: 0.045)"
+    ),
+    argument(
+        "--from", nargs="+", dest="results", metavar="JSON", help="report these results together; measure nothing"
+    ),
+    argument("--compare", nargs=2, metavar=("A.json", "B.json"), help="two results side by side"),
+    argument("--json", metavar="FILE", help="write the result"),
+    argument("--html", metavar="FILE", help="write a page with charts"),
+    argument("--markdown", metavar="FILE", help="write a document like bench/RESULTS.md"),
+)
+def bench(options: argparse.Namespace) -> int:
+    """Measure the library beside others and this machine's limits, and report goals that are missed."""
+    from ruvector.bench import command
+
+    with user_errors(command.BadOption, command.BadResult, OSError), progress_bar("measuring") as progress:
+        wrong = command.bench(options, progress, lambda text: print(f"ruvector: {text}", file=sys.stderr))
+    return EXIT_WRONG if wrong else 0
+
+
+@command(
+    argument("--exhaustive", action="store_true", help="every float32, and a million keys in every type: minutes"),
+    argument(
+        "--function",
+        action="append",
+        metavar="NAME",
+        help="only this elementary function, and no attention; may repeat",
+    ),
+    argument("--threads", type=positive, metavar="N", help="threads that compare (default: every usable core)"),
+    argument("--isa", action="append", metavar="NAME", help="may repeat (default: every usable one)"),
+    argument("--json", metavar="FILE", help="write the result"),
+)
+def accuracy(options: argparse.Namespace) -> int:
+    """Measure the errors of elementary functions, softmax and attention beside the bounds they keep."""
+    from ruvector.accuracy import report
+
+    with user_errors(report.BadOption, OSError), progress_bar("comparing") as progress:
+        beyond = report.accuracy(options, progress)
+    return EXIT_WRONG if beyond else 0
+
+
+@contextmanager
+def user_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Show these exceptions as mistakes of the user's."""
+    try:
+        yield
+    except BrokenPipeError:  # an OSError that is nobody's mistake
+        raise
+    except kinds as error:
+        raise UserError(str(error)) from error
 
 
 @contextmanager
@@ -227,8 +302,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 after a user's mistake; 130 after Ctrl-C; 141 when the reader of
-        the output went away.
+        0; 1 when a result was found wrong; 2 after a user's mistake; 130
+        after Ctrl-C; 141 when the reader of the output went away.
     """
     for stream in (sys.stdout, sys.stderr):
         # A docstring may hold characters the terminal's encoding lacks.
@@ -237,7 +312,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             options = build_parser().parse_args(argv)
-            options.run(options)
+            code = options.run(options) or 0
         finally:
             sys.stdout.flush()
     except UserError as error:
@@ -249,4 +324,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The interpreter flushes stdout once more at exit; that must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_CLOSED_PIPE
-    return 0
+    return code

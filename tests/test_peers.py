@@ -6,6 +6,7 @@ import reference
 from support import DTYPES, generator, normal, peak_allocation, qkv, same_bits
 
 import ruvector
+from ruvector.accuracy import attention
 
 pytestmark = pytest.mark.peer
 sdpa = ruvector.scaled_dot_product_attention
@@ -114,42 +115,21 @@ def test_ours_differs_from_torch_where_a_masked_value_is_nan(isa, torch):
     assert np.isfinite(np.delete(out, 2, -2)).all()
 
 
-def error_table(torch, lengths, q_len=4, dim=64, v_dim=8):
-    """Rows (keys, n, error of ours, of torch, bound): largest |o - o*| / (u max|V|), o* in float64."""
-    rows = []
-    for n in lengths:
-        rng = generator("table", n)
-        query = rng.standard_normal((1, 1, q_len, dim)).astype(np.float32)
-        key = rng.standard_normal((1, 1, 1, dim)).astype(np.float32)
-        value = (0.1 + 0.9 * rng.random((1, 1, n, v_dim))).astype(np.float32)
-        near = key * (1 + 1e-3 * rng.standard_normal((1, 1, n, 1)))
-        for name, keys, values in (
-            ("equal, constant V = 0.1", np.broadcast_to(key, (1, 1, n, dim)), np.full_like(value, 0.1)),
-            ("equal", np.broadcast_to(key, (1, 1, n, dim)), value),
-            ("near-equal", near.astype(np.float32), value),
-        ):
-            keys = np.ascontiguousarray(keys)
-            expected = reference.scaled_dot_product_attention(query, keys, values)
-            unit = 2.0**-24 * expected.peak
-            ours = np.abs(sdpa(query, keys, values) - expected.out) / unit
-            theirs = np.abs(torch_attention(torch, query, keys, values) - expected.out) / unit
-            rows.append((name, n, ours.max(), theirs.max(), (expected.bound() / unit).min()))
-    return rows
-
-
 @pytest.mark.parametrize(
     "lengths", [(4096, 65536), pytest.param((1_000_000,), marks=pytest.mark.slow)], ids=["to 65536", "1000000"]
 )
 def test_error_against_float64_is_within_the_bound_and_below_that_of_torch(isa, torch, capsys, lengths):
-    rows = error_table(torch, lengths)
+    others = {"torch": attention.torch_attention()}
+    rows = list(attention.error_rows(lengths, ["float32"], [isa], distributions=attention.ADVERSE, others=others))
     with capsys.disabled():
         print(f"\nerror / (u max|V|) against float64, float32, {isa} beside torch {torch.__version__}")
         print(f"{'keys':<26}{'n':>9}{'ruvector':>12}{'torch':>12}{'bound':>10}")
-        for name, n, ours, theirs, bound in rows:
-            print(f"{name:<26}{n:>9}{ours:>12.2f}{theirs:>12.1f}{bound:>10.1f}")
-    for name, n, ours, theirs, bound in rows:
-        assert ours <= bound, f"{name}, {n}"
-        assert ours < theirs, f"{name}, {n}: torch is better"
+        for row in rows:
+            ours, theirs = row.errors[isa], row.errors["torch"]
+            print(f"{row.distribution:<26}{row.n:>9}{ours:>12.2f}{theirs:>12.1f}{row.bound:>10.1f}")
+    for row in rows:
+        assert row.shares[isa] <= 1, row
+        assert row.errors[isa] < row.errors["torch"], row
 
 
 # Their arrays --------------------------------------------------------------------------------------------------------

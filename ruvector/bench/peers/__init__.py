@@ -1,0 +1,72 @@
+"""Other libraries, an adapter each: what they call our rows' work, with their data laid out as they like it.
+
+An adapter runs in a process of its own, started for one number of threads (`environment` before anything is imported).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ruvector.bench.problems import Attention, Cache, Call, Dot, Matvec, Problem, Softmax, Unsupported
+
+__all__ = ["NAMES", "Peer", "Unsupported", "environment", "load"]
+
+# Order of the columns. Each is a module of this package with a class `Adapter`.
+NAMES = ("numpy", "torch", "zentorch", "onnxruntime", "openvino", "jax", "numba", "simsimd", "numkong", "faiss")
+
+
+class Peer:
+    """A library: a method for each kind of row that it can do, which returns calls by label."""
+
+    threads: int
+
+    def __init__(self, threads: int) -> None:
+        """Import the library and make it use `threads` threads; ImportError or Unsupported where that cannot be."""
+        self.threads = threads
+
+    @property
+    def version(self) -> str:
+        """The library's version."""
+        raise NotImplementedError
+
+    def attention(self, problem: Attention) -> dict[str, Call]:
+        """softmax(q . k / sqrt(d)) v."""
+        raise Unsupported("not one of its functions")
+
+    def cache(self, problem: Cache) -> dict[str, Call]:
+        """Append a key and a value, then attend."""
+        raise Unsupported("not one of its functions")
+
+    def softmax(self, problem: Softmax) -> dict[str, Call]:
+        """Over the last axis."""
+        raise Unsupported("not one of its functions")
+
+    def matvec(self, problem: Matvec) -> dict[str, Call]:
+        """A query with every row of a matrix."""
+        raise Unsupported("not one of its functions")
+
+    def dot(self, problem: Dot) -> dict[str, Call]:
+        """Two vectors."""
+        raise Unsupported("not one of its functions")
+
+    def calls(self, problem: Problem) -> dict[str, Call]:
+        """What does the problem's work, by label."""
+        method: Callable[[Any], dict[str, Call]] = getattr(self, problem.row.kind)
+        return method(problem)
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Variables that libraries read once, when they are loaded."""
+    names = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "VECLIB")
+    suffixes = {"VECLIB": "MAXIMUM_THREADS"}
+    count = {f"{name}_{suffixes.get(name, 'NUM_THREADS')}": str(threads) for name in names}
+    return {**os.environ, **count, "RUVECTOR_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
+
+
+def load(name: str, threads: int) -> Peer:
+    """The adapter of a library."""
+    adapter: type[Peer] = importlib.import_module(f"ruvector.bench.peers.{name}").Adapter
+    return adapter(threads)

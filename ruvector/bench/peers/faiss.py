@@ -1,0 +1,31 @@
+"""Faiss: its kernel of inner products, on one thread, and pairwise_distances, which has many."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import faiss
+import numpy as np
+
+from ruvector.bench.peers import Peer
+from ruvector.bench.problems import Call, Matvec
+
+
+class Adapter(Peer):
+    """Faiss."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        faiss.omp_set_num_threads(threads)
+
+    @property
+    def version(self) -> str:
+        return str(faiss.__version__)
+
+    def matvec(self, problem: Matvec) -> dict[str, Call]:
+        n, d = problem.matrix.shape
+        out = np.empty(n, np.float32)
+        pointers = (faiss.swig_ptr(x) for x in (out, problem.query, problem.matrix))
+        kernel = partial(faiss.fvec_inner_products_ny, *pointers, d, n)
+        pairwise = partial(faiss.pairwise_distances, problem.query[None], problem.matrix, faiss.METRIC_INNER_PRODUCT)
+        return {"faiss kernel": Call(kernel, lambda _: out), "faiss": Call(pairwise)}

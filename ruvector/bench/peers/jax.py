@@ -1,0 +1,67 @@
+"""JAX: jax.nn.dot_product_attention, jax.nn.softmax and a product, jitted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ruvector.bench.peers import Peer
+from ruvector.bench.problems import Array, Attention, Call, Matvec, Softmax, Unsupported
+
+
+def _restrict(threads: int) -> None:
+    """XLA has as many threads as the process may use CPUs when it starts, and no option for another number."""
+    if not hasattr(os, "sched_setaffinity"):
+        if threads != os.cpu_count():
+            raise Unsupported("its threads follow the CPUs of the process, which cannot be restricted on this system")
+        return
+    usable = sorted(os.sched_getaffinity(0))
+    if threads > len(usable):
+        raise Unsupported(f"its threads follow the CPUs of the process: {len(usable)}")
+    os.sched_setaffinity(0, usable[:threads])
+
+
+class Adapter(Peer):
+    """JAX."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        _restrict(threads)
+        import jax
+
+        self.jax = jax
+
+    @property
+    def version(self) -> str:
+        return str(self.jax.__version__)
+
+    def _jitted(self, function: Callable[..., Any], *arrays: Array) -> Call:
+        if arrays[0].dtype == np.float64:
+            raise Unsupported("no float64 without a global switch")
+        inputs = [self.jax.device_put(x) for x in arrays]
+        try:
+            compiled = self.jax.jit(function).lower(*inputs).compile()
+        except Exception as error:  # its exceptions have no common class
+            raise Unsupported((str(error).splitlines() or [repr(error)])[0][:150]) from error
+
+        def run() -> Any:
+            return compiled(*inputs).block_until_ready()
+
+        return Call(run)
+
+    def attention(self, problem: Attention) -> dict[str, Call]:
+        arrays = [x.reshape((1,) * (4 - x.ndim) + x.shape) for x in (problem.query, problem.key, problem.value)]
+        by_token = [np.ascontiguousarray(x.transpose(0, 2, 1, 3)) for x in arrays]
+        call = self._jitted(partial(self.jax.nn.dot_product_attention, is_causal=problem.causal), *by_token)
+        precision = "half" if problem.dtype.name == "bfloat16" else "plain"
+        return {"jax": call._replace(read=lambda out: np.asarray(out).transpose(0, 2, 1, 3), precision=precision)}
+
+    def softmax(self, problem: Softmax) -> dict[str, Call]:
+        return {"jax": self._jitted(self.jax.nn.softmax, problem.x)}
+
+    def matvec(self, problem: Matvec) -> dict[str, Call]:
+        return {"jax": self._jitted(lambda q, k: k @ q, problem.query, problem.matrix)}

@@ -1,0 +1,95 @@
+"""NumPy: the definitions, written as its users would; threads are those of its BLAS."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ruvector.bench.peers import Peer
+from ruvector.bench.problems import Array, Attention, Cache, Call, Dot, Matvec, Softmax, Unsupported
+
+
+def _softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def _attend(query: Array, key: Array, value: Array, bias: Array | None) -> Array:
+    """Of one head, or of many at once; 16-bit types are computed in float32, which is faster for them."""
+    half = query.dtype.itemsize == 2
+    q, k, v = (x.astype(np.float32) for x in (query, key, value)) if half else (query, key, value)
+    logits = q @ k.swapaxes(-1, -2)
+    logits *= 1 / math.sqrt(query.shape[-1])
+    if bias is not None:
+        logits += bias
+    logits -= logits.max(-1, keepdims=True)
+    np.exp(logits, out=logits)
+    out = logits @ v
+    out /= logits.sum(-1, keepdims=True)
+    return out.astype(query.dtype) if half else out
+
+
+def _by_head(query: Array, key: Array, value: Array, bias: Array | None) -> Array:
+    """A head at a time: its scores stay in the cache, or at least in memory."""
+    group = query.shape[1] // key.shape[1]
+    return np.stack(
+        [_attend(query[:, h], key[:, h // group], value[:, h // group], bias) for h in range(query.shape[1])], 1
+    )
+
+
+class Adapter(Peer):
+    """NumPy."""
+
+    @property
+    def version(self) -> str:
+        return np.__version__
+
+    def _attention(self, problem: Attention) -> Any:
+        if problem.length > 1:
+            visible = np.tri(problem.length, problem.keys, dtype=bool)
+            work = np.float64 if problem.dtype == np.float64 else np.float32
+            return partial(_by_head, bias=np.where(visible, 0, -np.inf).astype(work) if problem.causal else None)
+        if not problem.grouped:
+            return partial(_attend, bias=None)
+
+        def grouped(query: Array, key: Array, value: Array) -> Array:
+            rows = query.reshape(1, problem.key_heads, -1, problem.dim)  # queries of a group as rows
+            return _attend(rows, key, value, None).reshape(query.shape)
+
+        return grouped
+
+    def attention(self, problem: Attention) -> dict[str, Call]:
+        return {"numpy": Call(partial(self._attention(problem), problem.query, problem.key, problem.value))}
+
+    def cache(self, problem: Cache) -> dict[str, Call]:
+        attend, n = self._attention(problem), problem.keys
+        shape = (1, problem.key_heads, n + problem.ROOM, problem.dim)
+        keys, values = np.empty(shape, problem.dtype), np.empty(shape, problem.dtype)
+        keys[:, :, :n], values[:, :, :n] = problem.key, problem.value
+        at = n
+
+        def start() -> None:
+            nonlocal at
+            at = n
+
+        def step() -> Array:
+            nonlocal at
+            keys[:, :, at], values[:, :, at] = problem.new_key[:, :, 0], problem.new_value[:, :, 0]
+            at += 1
+            return attend(problem.query, keys[:, :, :at], values[:, :, :at])
+
+        return {"numpy": Call(step, before=start, limit=problem.ROOM)}
+
+    def softmax(self, problem: Softmax) -> dict[str, Call]:
+        return {"numpy": Call(partial(_softmax, problem.x))}
+
+    def matvec(self, problem: Matvec) -> dict[str, Call]:
+        if problem.dtype.name == "bfloat16":
+            raise Unsupported("no bfloat16 of its own")
+        return {"numpy": Call(partial(np.matmul, problem.matrix, problem.query))}
+
+    def dot(self, problem: Dot) -> dict[str, Call]:
+        return {"numpy": Call(partial(np.dot, problem.query, problem.vector))}

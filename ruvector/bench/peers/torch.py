@@ -1,0 +1,84 @@
+"""PyTorch: torch.nn.functional.scaled_dot_product_attention, softmax, mv and dot under inference_mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ruvector.bench.peers import Peer
+from ruvector.bench.problems import Array, Attention, Cache, Call, Dot, Matvec, Softmax
+
+
+def tensor(x: Array) -> torch.Tensor:
+    """A tensor on a copy of the array, bfloat16 by way of its bits."""
+    x = np.array(x)
+    if x.dtype.name == "bfloat16":
+        return torch.from_numpy(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(x)
+
+
+def array(t: torch.Tensor) -> Array:
+    """An array of the tensor's values."""
+    return (t.double() if t.dtype == torch.bfloat16 else t).contiguous().numpy()
+
+
+def stepper(problem: Cache, attend: Callable[..., Any]) -> Call:
+    """Write into tensors with room to grow, then attend over the part that is full."""
+    n = problem.keys
+    grown = [tensor(np.concatenate([x, x[:, :, : problem.ROOM]], axis=2)) for x in (problem.key, problem.value)]
+    keys, values = grown
+    query, new_key, new_value = (
+        tensor(x) for x in (problem.query, problem.new_key[:, :, 0], problem.new_value[:, :, 0])
+    )
+    at = n
+
+    def start() -> None:
+        nonlocal at
+        at = n
+
+    def step() -> Any:
+        nonlocal at
+        keys[:, :, at], values[:, :, at] = new_key, new_value
+        at += 1
+        return attend(query, keys[:, :, :at], values[:, :, :at])
+
+    return Call(step, array, before=start, limit=problem.ROOM)
+
+
+class Adapter(Peer):
+    """PyTorch."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+
+    @property
+    def version(self) -> str:
+        return torch.__version__
+
+    def _attend(self, problem: Attention) -> Callable[..., Any]:
+        options = {"is_causal": True} if problem.causal else {}
+        if problem.grouped:
+            options["enable_gqa"] = True
+        return partial(torch.nn.functional.scaled_dot_product_attention, **options)
+
+    def attention(self, problem: Attention) -> dict[str, Call]:
+        inputs = [tensor(x) for x in (problem.query, problem.key, problem.value)]
+        return {"torch": Call(partial(self._attend(problem), *inputs), array)}
+
+    def cache(self, problem: Cache) -> dict[str, Call]:
+        return {"torch": stepper(problem, self._attend(problem))}
+
+    def softmax(self, problem: Softmax) -> dict[str, Call]:
+        return {"torch": Call(partial(torch.softmax, tensor(problem.x), -1), array)}
+
+    def matvec(self, problem: Matvec) -> dict[str, Call]:
+        return {"torch": Call(partial(torch.mv, tensor(problem.matrix), tensor(problem.query)), array)}
+
+    def dot(self, problem: Dot) -> dict[str, Call]:
+        return {"torch": Call(partial(torch.dot, tensor(problem.query), tensor(problem.vector)), array)}

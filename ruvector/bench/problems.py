@@ -1,0 +1,262 @@
+"""The data of a row, the library's call, and the check of anybody's result against exact values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ruvector
+from ruvector.accuracy import exact
+from ruvector.bench.rows import Row
+
+Array = NDArray[Any]
+
+SAMPLES = 12  # rows of a large result that are checked
+
+
+class Call(NamedTuple):
+    """What is timed, and how its result becomes an array."""
+
+    run: Callable[[], Any]
+    read: Callable[[Any], Array] = np.asarray
+    precision: str = "plain"  # of `TOLERANCES`
+    before: Callable[[], Any] | None = None  # not timed: the state that a block of calls starts from
+    limit: int | None = None  # calls that one block may hold
+
+
+class Unsupported(Exception):
+    """A peer cannot do a row; the text says why."""
+
+
+# What a result may be off by, by the class of the one who computed it; u is the unit of the arithmetic, n the length of
+# the sums.
+TOLERANCES: dict[str, tuple[str, Callable[[exact.Exact, float, int], Array]]] = {
+    "bounded": (
+        "the library's own bound: u max|V| (8 + 4 kappa) for attention, and 3 units of 16-bit storage",
+        lambda truth, u, n: truth.bound,
+    ),
+    "plain": (
+        "32 times its arithmetic part, and n / 64 units: the error of plain sums grows with their length",
+        lambda truth, u, n: 32 * truth.arithmetic + n / 64 * u * truth.peak + truth.storage,
+    ),
+    "half": (
+        "a quarter of its arithmetic part at the unit of bfloat16, in which logits or weights are kept",
+        lambda truth, u, n: truth.arithmetic * (2.0**-8 / u / 4) + truth.storage,
+    ),
+}
+
+
+class Check(NamedTuple):
+    """The largest error of the checked elements, as a part of its tolerance; right when at most 1."""
+
+    error: float
+    share: float
+
+    @property
+    def right(self) -> bool:
+        """Whether the result is within the tolerance everywhere."""
+        return self.share <= 1
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """A dtype by name; bfloat16 needs ml_dtypes."""
+    if name == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise Unsupported("ml_dtypes is not installed") from None
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+class Problem:
+    """A row's data, the same in every process."""
+
+    terms: int  # of the longest sum
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self.dtype = dtype_of(row.dtype)
+        self.rng = np.random.default_rng(2026)
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Array:
+        """Independent normal numbers of the row's type."""
+        if self.dtype == np.float64:
+            return self.rng.standard_normal(shape) * scale
+        x = self.rng.standard_normal(shape, dtype=np.float32)
+        if scale != 1:
+            x *= np.float32(scale)
+        return x.astype(self.dtype, copy=False)
+
+    def ours(self) -> Call:
+        """The library's own call."""
+        raise NotImplementedError
+
+    def truth(self) -> exact.Exact:
+        """Exact values of the elements that `sample` takes."""
+        raise NotImplementedError
+
+    def sample(self, out: Array) -> Array:
+        """The elements of a result that are checked."""
+        raise NotImplementedError
+
+    def check(self, out: Array, precision: str) -> Check:
+        """Compare a result with exact values; a wrong shape or a NaN is an infinite error."""
+        truth = self.truth()
+        try:
+            got = exact.wide(self.sample(np.asarray(out)))
+        except (IndexError, ValueError):
+            return Check(np.inf, np.inf)
+        if got.shape != truth.value.shape:
+            return Check(np.inf, np.inf)
+        with np.errstate(invalid="ignore"):
+            error = np.abs(got - truth.value)
+        error = np.where(np.isfinite(error), error, np.inf)
+        tolerance = TOLERANCES[precision][1](truth, exact.unit(self.dtype), self.terms)
+        return Check(float(error.max()), float((error / tolerance).max()))
+
+
+class Attention(Problem):
+    """query (1, heads, length, dim), key and value (1, key_heads, keys, dim); tiny ones without the first two axes.
+
+    The logits' spread is 3, so that few keys carry a row: averaged over thousands of keys, a wrong result would hide in
+    the tolerance of 16-bit types.
+    """
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        s = row.sizes
+        self.heads, self.key_heads, self.dim = s["heads"], s["key_heads"], s["dim"]
+        self.length = s["length"]
+        self.keys = self.terms = s["keys"]
+        self.causal = bool(row.options.get("causal"))
+        self.grouped = self.heads != self.key_heads
+        lead = () if row.group == "tiny" else (1, self.heads)
+        shared = lead and (1, self.key_heads)
+        self.query = self.normal(*lead, self.length, self.dim, scale=3.0)
+        self.key = self.normal(*shared, self.keys, self.dim)
+        self.value = self.normal(*shared, self.keys, self.dim)
+        picked = self.rng.integers(0, (self.heads, self.length), (SAMPLES, 2))
+        self.rows = np.unique(np.concatenate([picked, [(0, 0), (self.heads - 1, self.length - 1)]]), axis=0)
+
+    def ours(self) -> Call:
+        options = {"is_causal": True} if self.causal else {}
+        if self.grouped:
+            options["enable_gqa"] = True
+        attend = partial(ruvector.scaled_dot_product_attention, self.query, self.key, self.value, **options)
+        return Call(attend, precision="bounded")
+
+    def truth(self) -> exact.Exact:
+        key, value = (x.reshape(self.key_heads, self.keys, self.dim) for x in (self.key, self.value))
+        query = self.query.reshape(self.heads, self.length, self.dim)
+        return exact.attention_rows(query, key, value, self.rows, causal=self.causal)
+
+    def sample(self, out: Array) -> Array:
+        return out.reshape(self.heads, self.length, self.dim)[self.rows[:, 0], self.rows[:, 1]]
+
+
+class Cache(Attention):
+    """A cache of `keys` keys and values: each call appends one more and attends to all with one query.
+
+    A block of calls starts with a cache of `keys` entries and ends when it has grown by `ROOM`.
+    """
+
+    ROOM = 128
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.new_key = self.normal(1, self.key_heads, 1, self.dim)
+        self.new_value = self.normal(1, self.key_heads, 1, self.dim)
+
+    def ours(self) -> Call:
+        cache: Any = None
+        fresh = partial(
+            getattr(ruvector, "KVCache"),  # noqa: B009 - the row exists only where it does
+            self.key_heads,
+            self.dim,
+            capacity=self.keys + self.ROOM,
+            dtype=self.dtype,
+        )
+
+        def start() -> None:
+            nonlocal cache
+            cache = fresh()
+            cache.append(self.key, self.value)
+
+        def step() -> Array:
+            cache.append(self.new_key, self.new_value)
+            return cache.attend(self.query)
+
+        return Call(step, precision="bounded", before=start, limit=self.ROOM)
+
+    def truth(self) -> exact.Exact:
+        both = [np.concatenate(pair, axis=2)[0] for pair in ((self.key, self.new_key), (self.value, self.new_value))]
+        return exact.attention_rows(self.query[0], *both, self.rows)
+
+
+class Softmax(Problem):
+    """Rows of normal numbers."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.terms = row.sizes["columns"]
+        self.x = self.normal(row.sizes["rows"], self.terms, scale=3.0)
+        self.rows = np.unique(self.rng.integers(0, len(self.x), SAMPLES))
+
+    def ours(self) -> Call:
+        return Call(partial(ruvector.softmax, self.x), precision="bounded")
+
+    def truth(self) -> exact.Exact:
+        return exact.softmax_rows(self.x[self.rows])
+
+    def sample(self, out: Array) -> Array:
+        return out.reshape(self.x.shape)[self.rows]
+
+
+class Matvec(Problem):
+    """A query with each of n keys."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.terms = row.sizes["dim"]
+        self.query = self.normal(self.terms)
+        self.matrix = self.normal(row.sizes["keys"], self.terms)
+        self.rows = np.unique(self.rng.integers(0, len(self.matrix), 50 * SAMPLES))
+
+    def ours(self) -> Call:
+        return Call(partial(ruvector.batched_dot_products, self.query, self.matrix), precision="bounded")
+
+    def truth(self) -> exact.Exact:
+        return exact.dots(self.query, self.matrix[self.rows])
+
+    def sample(self, out: Array) -> Array:
+        return out.reshape(len(self.matrix))[self.rows]
+
+
+class Dot(Matvec):
+    """Two vectors."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.vector = self.matrix[0]
+
+    def ours(self) -> Call:
+        return Call(partial(ruvector.dot, self.query, self.vector), precision="bounded")
+
+
+KINDS: dict[str, type[Problem]] = {
+    "attention": Attention,
+    "cache": Cache,
+    "softmax": Softmax,
+    "dot": Dot,
+    "matvec": Matvec,
+}
+
+
+def make(row: Row) -> Problem:
+    """The problem of a row."""
+    return KINDS[row.kind](row)

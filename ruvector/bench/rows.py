@@ -1,0 +1,265 @@
+"""Every row of the benchmark with its goals: the one place where they are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+SHORT = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
+
+ATTENTION_PEERS = ("numpy", "torch", "zentorch", "onnxruntime", "openvino", "jax")
+SOFTMAX_PEERS = ("numpy", "torch", "onnxruntime", "openvino", "jax", "numba")
+DOT_PEERS = ("numpy", "torch", "simsimd", "numkong", "numba")
+MATVEC_PEERS = ("numpy", "torch", "simsimd", "numkong", "faiss", "jax", "numba")
+CACHE_PEERS = ("numpy", "torch", "zentorch", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a row shall reach.
+
+    Attributes
+    ----------
+    best : float or (float, float), optional
+        Time of the best peer over ours; a pair for one thread and for several.
+    torch : float, optional
+        The same against PyTorch alone.
+    peak : float, optional
+        Least part of what the machine can do, of each ISA's own peak.
+    """
+
+    best: float | tuple[float, float] | None = None
+    torch: float | None = None
+    peak: float | None = None
+
+    def best_for(self, threads: int) -> float | None:
+        """The goal against the best peer with this number of threads."""
+        return self.best[threads > 1] if isinstance(self.best, tuple) else self.best
+
+
+@dataclass(frozen=True)
+class Row:
+    """One workload: what is computed, on what, beside whom, and how fast it shall be."""
+
+    name: str
+    group: str
+    kind: str  # the class of `problems` that makes it
+    sizes: Mapping[str, int]
+    dtype: str = "float32"
+    options: Mapping[str, bool] = field(default_factory=dict)
+    goal: Goal = Goal()
+    peers: tuple[str, ...] = ATTENTION_PEERS
+    one_thread: bool = False  # too little work for a second one
+    quick: bool = False  # part of --quick
+    needs: str | None = None  # a public name without which the row does not exist
+
+    @property
+    def reads(self) -> bool:
+        """Whether reading the data is the work, not arithmetic on it."""
+        return self.sizes.get("length", 1) == 1
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations of the products, those of masked-out pairs not counted; 0 for softmax, which has none."""
+        s = self.sizes
+        if self.kind == "softmax":
+            return 0.0
+        if self.kind in ("dot", "matvec"):
+            return 2.0 * s["keys"] * s["dim"]
+        pairs = s["length"] * s["keys"]
+        if self.options.get("causal"):
+            pairs -= s["length"] * (s["length"] - 1) // 2
+        return 4.0 * s["heads"] * s["dim"] * pairs
+
+    @property
+    def bytes(self) -> float:
+        """Bytes that must be read or written at least once."""
+        s, item = self.sizes, {"float64": 8, "float32": 4}.get(self.dtype, 2)
+        if self.kind in ("attention", "cache"):
+            return item * s["dim"] * (2 * s["key_heads"] * s["keys"] + 2 * s["heads"] * s["length"])
+        if self.kind == "softmax":
+            return 2.0 * item * s["rows"] * s["columns"]
+        return item * s["dim"] * (s["keys"] + 1)
+
+    @property
+    def series(self) -> tuple[str, float]:
+        """The curve that the row is a point of, and where on it."""
+        s = self.sizes
+        if self.kind == "softmax":
+            return f"{self.group} {SHORT[self.dtype]}", s["rows"] * s["columns"]
+        grouped = f" {s['heads']}/{s['key_heads']} heads" if s.get("heads", 1) != s.get("key_heads", 1) else ""
+        return f"{self.group} {SHORT[self.dtype]}{grouped} d={s['dim']}", s["keys"]
+
+    @property
+    def exists(self) -> bool:
+        """Whether this version of the library can do it."""
+        import ruvector
+
+        return self.needs is None or hasattr(ruvector, self.needs)
+
+
+def _attention(
+    group: str,
+    heads: int,
+    length: int,
+    keys: int,
+    dim: int,
+    dtype: str = "float32",
+    goal: Goal = Goal(),  # noqa: B008
+    *,
+    key_heads: int | None = None,
+    causal: bool = False,
+    peers: tuple[str, ...] = ATTENTION_PEERS,
+    one_thread: bool = False,
+    quick: bool = False,
+    kind: str = "attention",
+) -> Row:
+    shared = key_heads or heads
+    size = f"{heads}x{keys}x{dim}" if shared == heads else f"{heads}/{shared}x{keys}x{dim}"
+    return Row(
+        name=f"{group}-{SHORT[dtype]}-{size}",
+        group=group,
+        kind=kind,
+        sizes={"heads": heads, "key_heads": shared, "length": length, "keys": keys, "dim": dim},
+        dtype=dtype,
+        options={"causal": causal},
+        goal=goal,
+        peers=peers,
+        one_thread=one_thread,
+        quick=quick,
+        needs="KVCache" if kind == "cache" else None,
+    )
+
+
+def _dense() -> Iterable[Row]:
+    """Self-attention, every pair and causal."""
+    # NumPy and JAX hold the score matrix: 2.1 GB at 8192
+    without = tuple(p for p in ATTENTION_PEERS if p not in ("numpy", "jax"))
+    goals = {512: Goal(1.08, 1.25, 0.85), 1024: Goal(1.10, 1.35, 0.9), 2048: Goal(1.10, 1.35, 0.9)}
+    causal = {512: Goal(2.0, 2.3), 1024: Goal(1.75, 1.85), 2048: Goal(1.45, 1.5)}
+    for n in (512, 1024, 2048, 4096, 8192):
+        heads, peers = 12 if n == 1024 else 8, without if n == 8192 else ATTENTION_PEERS
+        dense, masked = goals.get(n, Goal(1.10, 1.35, 0.9)), causal.get(n, Goal(1.3, 1.4))
+        yield _attention("dense", heads, n, n, 64, "float32", dense, peers=peers, quick=n == 512)
+        yield _attention("causal", heads, n, n, 64, "float32", masked, causal=True, peers=peers, quick=n == 512)
+    yield _attention("dense", 16, 2048, 2048, 128, "float32", Goal(1.06, 1.25, 0.9))
+    yield _attention("causal", 16, 2048, 2048, 128, "float32", Goal(1.45, 1.5), causal=True)
+    for n in (512, 2048):
+        yield _attention("dense", 8, n, n, 64, "float64", Goal(None, 1.5, 0.8))
+        yield _attention("causal", 8, n, n, 64, "float64", causal=True)
+    half = {"bfloat16": (Goal(1.12, 2.2), Goal(1.4, 2.7)), "float16": (Goal(1.7, 1.7), Goal())}
+    for dtype, (dense, masked) in half.items():
+        for heads, n, dim in ((8, 512, 64), (8, 2048, 64), (8, 4096, 64), (16, 2048, 128)):
+            quick = dtype == "bfloat16" and n == 512
+            yield _attention("dense", heads, n, n, dim, dtype, dense, quick=quick)
+            yield _attention("causal", heads, n, n, dim, dtype, masked, causal=True)
+    yield _attention("causal", 32, 1024, 1024, 128, "float32", Goal(1.4, 1.65), key_heads=8, causal=True)
+
+
+# What one query must reach, by type and keys; 4096 x 8 x 64 lies in the L3 cache, 32768 in memory.
+_DECODE = {
+    ("float32", 4096): Goal(1.6, 1.9),
+    ("float32", 32768): Goal(1.25, 1.5),
+    ("bfloat16", 32768): Goal(2.2, 9.0),
+    ("float16", 32768): Goal(10.0, 10.0),
+}
+_DECODE_GROUPED = Goal(3.5, 6.0)
+
+
+def _decode() -> Iterable[Row]:
+    """One query: over arrays, and over a cache that grows by a key and value before each."""
+    for group, kind, peers in (("decode", "attention", ATTENTION_PEERS), ("cache", "cache", CACHE_PEERS)):
+        for dtype in ("float32", "bfloat16", "float16"):
+            for keys in (4096, 32768):
+                for dim in (64, 128):
+                    goal, quick = _DECODE.get((dtype, keys), Goal()), (dtype, keys, dim) == ("float32", 4096, 64)
+                    yield _attention(group, 8, 1, keys, dim, dtype, goal, peers=peers, quick=quick, kind=kind)
+        for keys in (4096, 32768):
+            yield _attention(group, 32, 1, keys, 128, "float32", _DECODE_GROUPED, key_heads=8, peers=peers, kind=kind)
+
+
+def _tiny() -> Iterable[Row]:
+    """One query, few keys, one head: the cost of a call."""
+    for keys in (10, 32, 128):
+        for dim in (64, 128, 384, 768):
+            goal = Goal()
+            if keys == 10:
+                goal = Goal(8.0, 15.0) if dim <= 128 else Goal(6.0, 6.0)
+            elif (keys, dim) == (128, 768):
+                goal = Goal(1.9, 2.3)
+            quick = (keys, dim) in ((10, 64), (128, 768))
+            yield _attention("tiny", 1, 1, keys, dim, "float32", goal, one_thread=True, quick=quick)
+
+
+def _softmax() -> Iterable[Row]:
+    goals = {
+        (1, 1_000_000): Goal((1.5, 2.0), 2.5),
+        (4096, 512): Goal(1.5, 2.2),
+        (65536, 64): Goal(1.5, 2.2),
+        (1, 1024): Goal(3.0, 3.0),
+        (64, 1024): Goal(1.4, 2.0),
+    }
+    for (rows, columns), goal in goals.items():
+        yield Row(
+            name=f"softmax-f32-{rows}x{columns}",
+            group="softmax",
+            kind="softmax",
+            sizes={"rows": rows, "columns": columns},
+            goal=goal,
+            peers=SOFTMAX_PEERS,
+            quick=rows == 4096,
+        )
+
+
+def _dots() -> Iterable[Row]:
+    yield Row(
+        name="dot-f32-768",
+        group="dot",
+        kind="dot",
+        sizes={"keys": 1, "dim": 768},
+        goal=Goal(1.8, 9.0),
+        peers=DOT_PEERS,
+        one_thread=True,
+        quick=True,
+    )
+    for keys in (10, 100, 1000, 10_000, 100_000):
+        for dim in (64, 128, 384, 768):
+            goal = Goal(1.4, 2.0) if keys <= 100 else Goal(1.12, 1.4)
+            if keys == 100_000:
+                goal = Goal((1.05, 1.5), 1.8) if dim >= 384 else Goal()
+            yield Row(
+                name=f"matvec-f32-{keys}x{dim}",
+                group="matvec",
+                kind="matvec",
+                sizes={"keys": keys, "dim": dim},
+                goal=goal,
+                peers=MATVEC_PEERS,
+                quick=(keys, dim) in ((100, 768), (10_000, 128)),
+            )
+
+
+ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_tiny(), *_softmax(), *_dots())
+
+# Goals that belong to no single row.
+TWO_THREADS = 1.9  # one thread's time over that of two, where one thread takes 20 ms or more over products
+TWO_THREADS_FROM = 0.02
+OTHER_ISA_PEAK = (
+    0.8  # part of its own peak that an ISA reaches which is not the best one here, in rows with a goal for the peak
+)
+FIRST_CALL = 2.0  # time of a fresh process's first call over the steady one
+EXTRA_BYTES_A_THREAD = 1 << 20  # memory beyond inputs and outputs
+
+
+def by_name(name: str) -> Row | None:
+    """The row of this name, None for one that another version had."""
+    return next((row for row in ROWS if row.name == name), None)
+
+
+def select(filters: Iterable[str] = (), *, quick: bool = False) -> list[Row]:
+    """The rows that exist, whose name holds one of the texts (all, when there is none), or the quick ones."""
+    texts = tuple(filters)
+    return [
+        row
+        for row in ROWS
+        if row.exists and (row.quick or not quick) and (not texts or any(text in row.name for text in texts))
+    ]
