@@ -5,8 +5,9 @@
 #include "thread.h"
 
 typedef struct peak_call {
-    const rv_kernels *k;
-    const char *x;              /* NULL: multiply-adds */
+    double (*products)(int64_t rounds, double *operations);
+    double (*read)(const void *x, int64_t bytes, int64_t passes, double *read);
+    const char *x;              /* NULL: products */
     int64_t part, repeats;
     double done[RV_MAX_THREADS];
 } peak_call;
@@ -16,9 +17,9 @@ static void peak_task(void *context, int worker, int64_t task)
     peak_call *c = context;
     (void)worker;
     if (c->x)
-        c->k->peak_read(c->x + task * c->part, c->part, c->repeats, &c->done[task]);
+        c->read(c->x + task * c->part, c->part, c->repeats, &c->done[task]);
     else
-        c->k->peak_fma(c->repeats, &c->done[task]);
+        c->products(c->repeats, &c->done[task]);
 }
 
 static rv_status run(peak_call *c, int threads, double *sum)
@@ -38,9 +39,10 @@ rv_status rv_peak_fma(rv_dtype dtype, int64_t rounds, int threads, double *opera
 {
     if (!possible(rounds, threads))
         return RV_ERR_PARAM;
-    if (dtype != RV_F32 && dtype != RV_F64)
+    const rv_kernels *k = rv_kernels_get(dtype);
+    peak_call call = {.products = dtype == RV_BF16 ? k->peak_dot2 : k->peak_fma, .repeats = rounds};
+    if ((dtype != RV_F32 && dtype != RV_F64 && dtype != RV_BF16) || !call.products)
         return RV_ERR_UNKNOWN;
-    peak_call call = {.k = rv_kernels_get(dtype), .repeats = rounds};
     return run(&call, threads, operations);
 }
 
@@ -52,6 +54,6 @@ rv_status rv_peak_read(const void *x, int64_t bytes, int64_t passes, int threads
     int64_t part = bytes / threads / 64 * 64;
     if (part < RV_PEAK_LEAST)
         return RV_ERR_SHAPE;
-    peak_call call = {.k = rv_kernels_get(RV_F32), .x = x, .part = part, .repeats = passes};
+    peak_call call = {.read = rv_kernels_get(RV_F32)->peak_read, .x = x, .part = part, .repeats = passes};
     return run(&call, threads, read);
 }

@@ -423,9 +423,10 @@ def test_peaks_are_measured(isa):
     found = peaks.measure([isa], [1, 2], machine.describe()["caches"], 0.002)
     assert {p.isa for p in found} == {isa}
     for threads in (1, 2):
-        assert peaks.find(found, "float32", isa, threads) > 1e7 / TIME_FACTOR
-        assert peaks.find(found, "float64", isa, threads) > 1e7 / TIME_FACTOR
-        assert peaks.find(found, "memory", isa, threads) > 1e7 / TIME_FACTOR
+        assert peaks.find(found, "float32", isa, threads) > 0
+        assert peaks.find(found, "float64", isa, threads) > 0
+        assert peaks.find(found, "memory", isa, threads) > 0
+        assert any(p.what == "bfloat16" for p in found) == (isa == "avx512bf16")
     assert peaks.find(found, "float32", "none", 1) is None
 
 

@@ -33,6 +33,29 @@ static double peak_fma(int64_t rounds, double *operations)
     return v_sum(sum);
 }
 
+#if RV_HAVE_DOT2
+/* The same of products of pairs of bfloat16, added to sums that are rounded to themselves once they are large. */
+static double peak_dot2(int64_t rounds, double *operations)
+{
+    volatile real factor = (real)0.5;
+    vpair x = p_zip(v_set1(factor), v_set1(factor)), y = p_ones();
+#define CHAIN(i) vreal a##i = v_set1((real)(i + 2));
+    RV_PEAK_ALL(CHAIN)
+#undef CHAIN
+    for (int64_t k = 0; k < rounds; k++) {
+#define STEP(i) a##i = v_dot2(a##i, x, y);
+        RV_PEAK_ALL(STEP)
+#undef STEP
+    }
+    vreal sum = v_zero();
+#define TOTAL(i) sum = v_add(sum, a##i);
+    RV_PEAK_ALL(TOTAL)
+#undef TOTAL
+    *operations = 4.0 * RV_LANES * RV_PEAK_CHAINS * (double)rounds;
+    return v_sum(sum);
+}
+#endif
+
 /* Every byte of whole blocks of eight vectors, loaded once a pass. */
 static double peak_read(const void *x, int64_t bytes, int64_t passes, double *read)
 {

@@ -28,6 +28,9 @@ const rv_kernels RV_TABLE = {
     .weights_scratch = weights_scratch,
     .weights = weights,
     .peak_fma = peak_fma,
+#if RV_HAVE_DOT2
+    .peak_dot2 = peak_dot2,
+#endif
     .peak_read = peak_read,
 #if RV_REAL_BITS == 32
     .widen = widen,
