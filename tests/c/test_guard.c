@@ -2,7 +2,6 @@
  * width 1..257, around the lane and block edges of lengths. Outputs are compared with those from plain memory, so that a
  * kernel that reads too little shows as well. */
 #define _GNU_SOURCE
-#include "peak.h"
 #include "ruvector.h"
 
 #include <math.h>
@@ -200,41 +199,38 @@ static void primitives(const char *isa, rv_dtype dtype, int64_t n, int at_end)
     free(plain);
 }
 
-/* The benchmark's loops: whole blocks of each thread's part and not a byte more, work in proportion to what was asked. */
-static void peaks(const char *isa)
+/* Rows into a cache, from every type to every other. */
+static void cache_rows(const char *isa, int64_t n, int at_end)
 {
-    for (int threads = 1; threads <= 2; threads++)
-        for (int64_t bytes = RV_PEAK_LEAST * threads - 1; bytes < RV_PEAK_LEAST * threads + 1200; bytes += 61) {
-            double read = 0, twice = 0;
-            void *x = guarded(0, (size_t)bytes / 8 * 8, 1);
-            snprintf(where, sizeof where, "%s peak_read %d threads %d", isa, threads, (int)bytes);
-            rv_status status = rv_peak_read(x, bytes / 8 * 8, 1, threads, &read);
-            if (bytes / 8 * 8 < RV_PEAK_LEAST * threads) {
-                failures += status != RV_ERR_SHAPE;
+    for (int from = RV_F32; from <= RV_BF16; from++)
+        for (int to = RV_F32; to <= RV_I8; to++) {
+            if (from != to && (from == RV_F64 || to == RV_F64))
                 continue;
-            }
-            ok(status);
-            ok(rv_peak_read(x, bytes / 8 * 8, 2, threads, &twice));
-            checks++;
-            if (read > (double)bytes || read < (double)bytes - 1024 * threads || twice != 2 * read) {
-                failures++;
-                printf("%g and %g bytes read: %s\n", read, twice, where);
-            }
+            size_t item = rv_dtype_size((rv_dtype)from), size = rv_dtype_size((rv_dtype)to), count = 3 * (size_t)n;
+            double plain[3 * 257], plain_out[3 * 257];
+            float plain_scales[3];
+            void *x = guarded(0, count * item, at_end), *y = guarded(1, count * size, at_end);
+            void *scales = guarded(2, sizeof plain_scales, at_end);
+            fill((rv_dtype)from, x, count);
+            memcpy(plain, x, count * item);
+            snprintf(where, sizeof where, "%s rows from %d to %d n %d at_end %d", isa, from, to, (int)n, at_end);
+            rv_rows_args a;
+            memset(&a, 0, sizeof a);
+            a.from = (rv_dtype)from;
+            a.to = (rv_dtype)to;
+            a.batch = a.heads = 1;
+            a.rows = 3;
+            a.columns = n;
+            a.source.row_stride = n * (int64_t)item;
+            a.target.row_stride = n * (int64_t)size;
+            a.source.data = x; a.target.data = y; a.scales.data = scales;
+            ok(rv_rows_run(&a));
+            a.source.data = plain; a.target.data = plain_out; a.scales.data = plain_scales;
+            ok(rv_rows_run(&a));
+            same(y, plain_out, count * size);
+            if (to == RV_I8)
+                same(scales, plain_scales, sizeof plain_scales);
         }
-    for (int dtype = RV_F32; dtype <= RV_BF16; dtype++) {
-        double one = 0, many = 0;
-        snprintf(where, sizeof where, "%s peak_fma dtype %d", isa, dtype);
-        rv_status status = rv_peak_fma((rv_dtype)dtype, 3, 1, &one);
-        if (dtype == RV_F32 || dtype == RV_F64) {
-            ok(status);
-            ok(rv_peak_fma((rv_dtype)dtype, 6, 2, &many));
-        }
-        checks++;
-        if (status == RV_OK ? one < 2 * 12 * 3 || many != 4 * one : status != RV_ERR_UNKNOWN) {
-            failures++;
-            printf("status %d, %g and %g operations: %s\n", status, one, many, where);
-        }
-    }
 }
 
 int main(void)
@@ -263,6 +259,9 @@ int main(void)
             failures++;
             continue;
         }
+        for (int64_t d = 1; d <= 257; d++)
+            for (int at_end = 0; at_end < 2; at_end++)
+                cache_rows(isa, d, at_end);
         for (int dtype = RV_F32; dtype <= RV_BF16; dtype++)
             for (int64_t d = 1; d <= 257; d++) {
                 primitives(isa, (rv_dtype)dtype, d, 1);
@@ -281,7 +280,6 @@ int main(void)
                                 attention(isa, (rv_dtype)dtype, stored[s % 3], d, d, shapes + s, at_end);
                         }
             }
-        peaks(isa);
         printf("%-8s %ld comparisons\n", isa, checks - before);
     }
     printf("%ld passed, %ld failed\n", checks - failures, failures);
