@@ -154,7 +154,7 @@ def demo(options: argparse.Namespace) -> None:
     argument(
         "--threads", type=positive, action="append", metavar="N", help="may repeat (default: 1, and every usable core)"
     ),
-    argument("--isa", action="append", metavar="NAME", help="may repeat (default: every usable one but scalar)"),
+    argument("--isa", action="append", metavar="NAME", help="may repeat (default: the best one of each vector width)"),
     argument(
         "--seconds", type=seconds, metavar="S", help="time of each library in each row (default: 1; quick: 0.045)"
     ),

@@ -461,6 +461,16 @@ def test_peaks_refuse_what_makes_no_sense(call, error):
         call()
 
 
+def test_columns_are_the_best_of_each_width():
+    shown = peaks.columns()
+    assert shown == [name for name in ruvector.isas() if name in shown]
+    assert shown[0] == ruvector.isas()[0]
+    assert ("scalar" in shown) == (shown == ["scalar"])
+    assert not {"avx512", "avx512bf16"} <= set(shown)
+    if "avx2" in ruvector.isas():
+        assert "avx2" in shown
+
+
 def test_levels():
     assert [peaks.level_of(n, 1, CACHES) for n in (1000, 100_000, 2 << 20, 1 << 30)] == list(peaks.LEVELS)
     assert peaks.level_of(90_000, 2, CACHES) == "L1"
@@ -796,7 +806,7 @@ def test_claims_are_complete():
     ):
         assert part in titles
     assert all(claim.call in fresh.CALLS for claim in sources.CLAIMS)
-    assert {c.needs for c in sources.CLAIMS} == {None, "linear", "gat", "moe"}
+    assert {c.needs for c in sources.CLAIMS} == {None, "linear", "gat", "moe", "moe_route"}
     assert all(c.exists for c in sources.CLAIMS if c.needs is None)
     assert [c.name for c in sources.select(own=True, sources=False)] == [
         c.name for c in sources.CLAIMS if c.origin == sources.GOALS
@@ -894,7 +904,7 @@ def test_the_options_reach_the_measurement(monkeypatch, capsys):
     assert seen["claims"] == []
     assert seen["quick"] is True
     assert seen["seconds"] == measure.QUICK_SECONDS
-    assert seen["isas"] == ([name for name in ruvector.isas() if name != "scalar"] or ["scalar"])
+    assert seen["isas"] == peaks.columns()
     assert seen["threads"] == sorted({1, ruvector.get_num_threads()})
     assert cli.main(["bench", "--threads", "3", "--threads", "1", "--isa", "scalar", "--seconds", "0.5"]) == 0
     assert (seen["threads"], seen["isas"], seen["seconds"], seen["quick"]) == ([1, 3], ["scalar"], 0.5, False)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ruvector
-from ruvector.bench import compare, markdown, measure, page, results, rows, sources, tables, view
+from ruvector.bench import compare, markdown, measure, page, peaks, results, rows, sources, tables, view
 from ruvector.bench.results import BadResult, Run
 
 __all__ = ["BadOption", "BadResult", "bench"]
@@ -63,7 +63,7 @@ def _isas(names: Sequence[str] | None) -> list[str]:
     unknown = [name for name in names or () if name not in usable]
     if unknown:
         raise BadOption(f"--isa: {unknown[0]!r} is not usable here; usable are {', '.join(usable)}")
-    chosen = list(names or (name for name in usable if name != "scalar")) or ["scalar"]
+    chosen = names or peaks.columns()
     return [name for name in usable if name in chosen]  # best first: its column is what goals are for
 
 

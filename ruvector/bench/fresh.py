@@ -58,6 +58,12 @@ def _gat(s: Sizes) -> tuple[Callable[..., Any], list[Any]]:
     return getattr(ruvector, "gat"), [x, edges, w, *ends]  # noqa: B009 - exists where the type does
 
 
+def _moe_route(s: Sizes) -> tuple[Callable[..., Any], list[Any]]:
+    """Tokens to eight experts, two each, by the gate that the library makes."""
+    tokens = np.random.default_rng(0).standard_normal((s["keys"], s["heads"] * s["dim"]), dtype=np.float32)
+    return partial(getattr(ruvector, "moe_route"), num_experts=8, top_k=2), [tokens]  # noqa: B009
+
+
 CALLS: dict[str, Callable[[Sizes], tuple[Callable[..., Any], list[Any]]]] = {
     "attention": _attention,
     "softmax": _softmax,
@@ -66,6 +72,7 @@ CALLS: dict[str, Callable[[Sizes], tuple[Callable[..., Any], list[Any]]]] = {
     "flash_v2": _typed("flash_v2", block_size=64),
     "linear": _typed("linear"),
     "moe": _typed("moe"),
+    "moe_route": _moe_route,
     "gat": _gat,
 }
 
@@ -115,12 +122,22 @@ def high_water() -> tuple[int, Callable[[], int]]:
     ).ru_maxrss * unit, lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def _held(out: Any) -> int:
+    """Bytes of a result: an array, a tuple of arrays, or an object with arrays in it."""
+    if isinstance(out, np.ndarray):
+        return out.nbytes
+    if isinstance(out, tuple):
+        return sum(map(_held, out))
+    names = getattr(out, "__slots__", ()) or getattr(out, "__dict__", ())
+    return sum(_held(x) for name in names if isinstance(x := getattr(out, name, None), np.ndarray | tuple))
+
+
 def memory(call: Callable[[], Any], inputs: list[Any]) -> dict[str, int]:
     """Bytes of inputs and outputs, and those used beyond them; the code and the threads are there before."""
     before, largest = high_water()
     out = call()
     grown = largest() - before
-    outputs = sum(x.nbytes for x in (out if isinstance(out, tuple) else (out,)))
+    outputs = _held(out)
     return {"extra": max(0, grown - outputs), "inputs": sum(x.nbytes for x in inputs), "outputs": outputs}
 
 

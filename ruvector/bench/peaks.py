@@ -39,6 +39,18 @@ class Peak:
     value: float
 
 
+def columns() -> list[str]:
+    """The best usable instruction set of each vector width, scalar left out where there is another: what is shown by default.
+
+    Two are alike when a round of multiply-adds is as much work on both, such as AVX-512 with and without products of bfloat16.
+    """
+    widths: dict[float, str] = {}
+    for isa in ruvector.isas():
+        with ruvector.use_isa(isa):
+            widths.setdefault(core.peak_fma("float32", 1, 1), isa)
+    return [isa for isa in widths.values() if isa != "scalar"] or ["scalar"]
+
+
 def _best(call: Callable[[int], float], seconds: float) -> float:
     """The best rate of calls whose argument is a number of rounds."""
     rounds, best, end = 1, 0.0, None

@@ -83,6 +83,9 @@ def _plan() -> Iterable[Claim]:
         "integration-plan-GAT-1000-nodes", "GAT 1000 nodes of 4 heads", "gat", gat, origin, 85e-6, 1e6, needs="gat"
     )
     yield from _both(origin, "MoE 8 x 512 of 8 experts", "moe", 8, 512, 64, 95e-6, 3, needs="moe")
+    sizes = _sizes(8, 512, 512, 64)
+    name, title = "integration-plan-MoE-routing-of-512-tokens", "MoE routing of 512 tokens to 8 experts"
+    yield Claim(name, title, "moe_route", sizes, origin, 95e-6, 3e6, needs="moe_route")
 
 
 GOALS = "goal"
