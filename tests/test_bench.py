@@ -471,6 +471,14 @@ def test_columns_are_the_best_of_each_width():
         assert "avx2" in shown
 
 
+def test_buffers_lie_on_whole_pages():
+    for n in (1024, 5000, 100_000):
+        buffer = peaks._aligned(n)
+        assert buffer.size == n
+        assert buffer.ctypes.data % 4096 == 0
+        assert (buffer == 1).all()
+
+
 def test_levels():
     assert [peaks.level_of(n, 1, CACHES) for n in (1000, 100_000, 2 << 20, 1 << 30)] == list(peaks.LEVELS)
     assert peaks.level_of(90_000, 2, CACHES) == "L1"
@@ -560,8 +568,8 @@ def test_json_round_trip(tmp_path):
         ("{", "is not JSON"),
         ("[]", "not a result"),
         ('{"format": 99}', "in format 1"),
-        ('{"format": 1, "rows": []}', "incomplete"),
-        ('{"format": 1, "rows": [{"row": "x"}], "peaks": [], "fresh": []}', "incomplete"),
+        ('{"format": 1, "rows": []}', "does not have the fields"),
+        ('{"format": 1, "rows": [{"row": "x"}], "peaks": [], "fresh": []}', "does not have the fields"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
@@ -636,7 +644,7 @@ def test_rows_of_another_version_are_shown_without_goals():
     assert "long-gone" in markdown.page(run)
 
 
-def test_scaling_has_a_goal_from_20_ms_of_products_on():
+def test_scaling_has_goals_for_long_products_and_for_tiny_calls():
     run = synthetic()
     found = {s.name: s for s in view.scaling(run)}
     assert found["dense-f32-8x512x64"].ratio == pytest.approx(2)
@@ -645,6 +653,10 @@ def test_scaling_has_a_goal_from_20_ms_of_products_on():
     run.rows[1].entries[0].best *= 1.2
     (missed,) = [s for s in view.scaling(run) if s.missed]
     assert missed.ratio == pytest.approx(2 / 1.2)
+    assert "with 2 threads" in view.missed(run)[-3]
+    for measured in run.rows:
+        measured.entries[0].best = 5e-5 * measured.threads  # two threads take twice as long
+    assert {(s.goal, s.missed) for s in view.scaling(run)} == {(rows.TINY_THREADS, True)}
 
 
 def test_fresh_lines_know_goals_from_claims():

@@ -83,7 +83,10 @@ def page(run: Run) -> str:
     for group, some in view.by_group(view.lines(run)).items():
         parts += [f"## {group}", _speed(run, some)]
     if view.scaling(run):
-        text = f"The goal is {rows.TWO_THREADS}x with two threads where one takes {view.duration(rows.TWO_THREADS_FROM)} or more."
+        text = (
+            f"The goal is {rows.TWO_THREADS}x with two threads where one takes {view.duration(rows.TWO_THREADS_FROM)} or more over "
+            f"products, and {rows.TINY_THREADS}x where it takes less than {view.duration(rows.TINY_BELOW)}: no slower."
+        )
         parts += ["## threads", text, table(*tables.scaling(run))]
     if view.fresh_lines(run):
         text = (

@@ -105,22 +105,16 @@ def _curves(run: Run, colour: dict[str, int]) -> list[str]:
 def _rooflines(run: Run) -> list[str]:
     """For every number of threads: the limits of the best instruction set and our rows below them, coloured by group."""
     figures = []
+    some = [x for x in view.lines(run) if x.measured.operations and x.measured.dtype == "float32"]
+    groups = {group: charts.OTHERS[i % len(charts.OTHERS)] for i, group in enumerate(view.by_group(some))}
     for threads in run.threads:
         isa = run.isas[0]
-        points: list[tuple[str, float, float, int]] = []
-        groups: dict[str, int] = {}
-        for x in view.lines(run):
+        points = []
+        for x in some:
             entry = x.measured.entry(OURS + isa)
-            if (
-                x.threads == threads
-                and entry
-                and entry.best
-                and x.measured.operations
-                and x.measured.dtype == "float32"
-            ):
-                colour = groups.setdefault(view.group_of(x), charts.OTHERS[len(groups) % len(charts.OTHERS)])
-                rate = x.measured.operations / entry.best
-                points.append((x.name, x.measured.operations / x.measured.bytes, rate, colour))
+            if x.threads == threads and entry and entry.best:
+                rate, intensity = x.measured.operations / entry.best, x.measured.operations / x.measured.bytes
+                points.append((x.name, intensity, rate, groups[view.group_of(x)]))
         roofs = []
         for what in ("float32", *peaks.LEVELS):
             value = peaks.find(run.peaks, what, isa, threads)
@@ -128,9 +122,12 @@ def _rooflines(run: Run) -> list[str]:
                 unit = "GFLOP/s" if what == "float32" else "GB/s"
                 roofs.append(charts.Roof(f"{what} {value / 1e9:.0f} {unit}", value, what != "float32"))
         if points and any(not roof.reads for roof in roofs):
+            drawn = {colour for *_, colour in points}
             name = f"roofline, float32, {isa}, {view.plural(threads)}"
             drawing = charts.roofline(name, roofs, points)
-            figures.append(f"<figure><h3>{escape(name)}</h3>{drawing}{charts.legend(groups.items())}</figure>")
+            figures.append(
+                f"<figure><h3>{escape(name)}</h3>{drawing}{charts.legend((g, c) for g, c in groups.items() if c in drawn)}</figure>"
+            )
     return figures
 
 

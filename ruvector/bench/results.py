@@ -151,7 +151,7 @@ def load(path: str | Path) -> Run:
         fresh = [Fresh(**f) for f in content.pop("fresh")]
         return Run(**content, rows=rows, peaks=roofs, fresh=fresh)
     except (KeyError, TypeError) as error:
-        raise BadResult(f"{path} is incomplete: {error}") from error
+        raise BadResult(f"{path} does not have the fields of format {FORMAT}: {error}") from error
 
 
 def merge(runs: Sequence[Run]) -> Run:

@@ -144,7 +144,7 @@ class Scaling:
 
 
 def scaling(run: Run) -> list[Scaling]:
-    """Rows that were measured with one thread and with more; the goal is for two."""
+    """Rows that were measured with one thread and with more; the goal for long ones is for two."""
     found = []
     for measured in run.rows:
         one = run.find(measured.row, 1)
@@ -153,7 +153,7 @@ def scaling(run: Run) -> list[Scaling]:
             continue
         assert a.best
         assert b.best
-        goal = None
+        goal = rows.TINY_THREADS if a.best < rows.TINY_BELOW else None
         if measured.threads == 2 and not measured.reads and a.best >= rows.TWO_THREADS_FROM:
             goal = rows.TWO_THREADS
         found.append(Scaling(measured.row, measured.threads, a.best, b.best, goal))
@@ -190,7 +190,7 @@ def fresh_lines(run: Run) -> list[FreshLine]:
 def missed(run: Run) -> list[str]:
     """Every goal that this run misses, with its row."""
     texts = [f"{x.name}, {plural(x.threads)}: {text}" for x in lines(run) for text in x.misses]
-    texts += [f"{s.name}: {s.ratio:.2f}x of {s.goal}x with two threads" for s in scaling(run) if s.missed]
+    texts += [f"{s.name}: {s.ratio:.2f}x of {s.goal}x with {s.threads} threads" for s in scaling(run) if s.missed]
     return texts + [f"{f.fresh.name}: {f.missed}" for f in fresh_lines(run) if f.missed]
 
 

@@ -2,6 +2,7 @@
  * width 1..257, around the lane and block edges of lengths. Outputs are compared with those from plain memory, so that a
  * kernel that reads too little shows as well. */
 #define _GNU_SOURCE
+#include "peak.h"
 #include "ruvector.h"
 
 #include <math.h>
@@ -233,6 +234,43 @@ static void cache_rows(const char *isa, int64_t n, int at_end)
         }
 }
 
+/* The benchmark's loops: whole blocks of each thread's part and not a byte more, work in proportion to what was asked. */
+static void peaks(const char *isa)
+{
+    for (int threads = 1; threads <= 2; threads++)
+        for (int64_t bytes = RV_PEAK_LEAST * threads - 1; bytes < RV_PEAK_LEAST * threads + 1200; bytes += 61) {
+            double read = 0, twice = 0;
+            void *x = guarded(0, (size_t)bytes / 8 * 8, 1);
+            snprintf(where, sizeof where, "%s peak_read %d threads %d", isa, threads, (int)bytes);
+            rv_status status = rv_peak_read(x, bytes / 8 * 8, 1, threads, &read);
+            if (bytes / 8 * 8 < RV_PEAK_LEAST * threads) {
+                failures += status != RV_ERR_SHAPE;
+                continue;
+            }
+            ok(status);
+            ok(rv_peak_read(x, bytes / 8 * 8, 2, threads, &twice));
+            checks++;
+            if (read > (double)bytes || read < (double)bytes - 1024 * threads || twice != 2 * read) {
+                failures++;
+                printf("%g and %g bytes read: %s\n", read, twice, where);
+            }
+        }
+    for (int dtype = RV_F32; dtype <= RV_BF16; dtype++) {
+        double one = 0, many = 0;
+        snprintf(where, sizeof where, "%s peak_fma dtype %d", isa, dtype);
+        rv_status status = rv_peak_fma((rv_dtype)dtype, 3, 1, &one);
+        if (status == RV_OK)
+            ok(rv_peak_fma((rv_dtype)dtype, 6, 2, &many));
+        else if (dtype == RV_F32 || dtype == RV_F64)
+            ok(status);
+        checks++;
+        if (status == RV_OK ? one < 2 * 12 * 3 || many != 4 * one : status != RV_ERR_UNKNOWN) {
+            failures++;
+            printf("status %d, %g and %g operations: %s\n", status, one, many, where);
+        }
+    }
+}
+
 int main(void)
 {
     page = (size_t)sysconf(_SC_PAGESIZE);
@@ -280,6 +318,7 @@ int main(void)
                                 attention(isa, (rv_dtype)dtype, stored[s % 3], d, d, shapes + s, at_end);
                         }
             }
+        peaks(isa);
         printf("%-8s %ld comparisons\n", isa, checks - before);
     }
     printf("%ld passed, %ld failed\n", checks - failures, failures);
