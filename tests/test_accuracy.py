@@ -243,6 +243,7 @@ def test_the_whole_command_has_every_table(monkeypatch, capsys):
     monkeypatch.setattr(attention, "LONG_LENGTH", 64)
     monkeypatch.setattr(ulp, "STEP", 200_003)
     monkeypatch.setattr(attention, "torch_attention", lambda: one_by_one)
+    monkeypatch.setattr(report, "_softmax_of_torch", lambda: ruvector.softmax)
     monkeypatch.setattr(report, "_dtypes", lambda: [np.float32])
     assert cli.main(["accuracy"]) == 0
     out = capsys.readouterr().out
