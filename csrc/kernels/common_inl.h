@@ -124,16 +124,6 @@ RV_INLINE double w_total(const real *p)
     return lost == lost ? sum[0] + lost : sum[0];
 }
 
-#if RV_REAL_BITS == 64
-RV_INLINE double v_total(vreal x)
-{
-    real wide[2 * RV_LANES];
-    w_zero(wide);
-    w_add(wide, x);
-    return w_total(wide);
-}
-#endif
-
 static int64_t clamp64(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
 static int finite_block(const real *x, int64_t stride, int n, int64_t columns)

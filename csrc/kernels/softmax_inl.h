@@ -1,55 +1,60 @@
-/* Softmax and log-softmax of rows. Sums run in short chains that join in double (doubles: with what each addition loses), so
- * that the sum of a row of any length is right to a unit; a weight is e / sum, never exp(x - lse). */
+/* Softmax and log-softmax of rows. An element is rounded in at most two sums (doubles: one) before they join in double (doubles:
+ * with what each addition loses), so that one that dominates its row loses nothing to many small ones, in a row of any length; a weight is
+ * e / sum, never exp(x - lse). */
 
-/* Vectors of one chain of a sum of exponentials. */
-#define RV_SUM_CHAIN (RV_REAL_BITS == 32 ? 16 : 4)
+/* The exponentials of four vectors from x on, stored where `keep`, join the wide sum. */
+RV_INLINE void exp_four(const real *x, real *y, vreal max, const int keep, real *wide)
+{
+    const vreal near = v_set1(RV_EXP_NORMAL_FROM);
+    vreal x0 = v_sub(v_load(x), max), x1 = v_sub(v_load(x + RV_LANES), max);
+    vreal x2 = v_sub(v_load(x + 2 * RV_LANES), max), x3 = v_sub(v_load(x + 3 * RV_LANES), max), e0, e1, e2, e3;
+    /* few rows have an element this far below the largest, and v_exp takes half as long again */
+    if (m_any(m_or(m_or(v_lt(x0, near), v_lt(x1, near)), m_or(v_lt(x2, near), v_lt(x3, near))))) {
+        e0 = v_exp(x0), e1 = v_exp(x1), e2 = v_exp(x2), e3 = v_exp(x3);
+    } else {
+        e0 = v_exp_normal(x0), e1 = v_exp_normal(x1), e2 = v_exp_normal(x2), e3 = v_exp_normal(x3);
+    }
+    if (keep) {
+        v_store(y, e0);
+        v_store(y + RV_LANES, e1);
+        v_store(y + 2 * RV_LANES, e2);
+        v_store(y + 3 * RV_LANES, e3);
+    }
+    vreal low = v_add(e0, e1), high = v_add(e2, e3);
+    if (RV_REAL_BITS == 64) {
+        w_add(wide, low);
+        w_add(wide, high);
+    } else {
+        w_add(wide, v_add(low, high));
+    }
+}
+
+/* The same of the n < 4 * RV_LANES elements at the end of a row. */
+RV_INLINE void exp_rest(const real *x, real *y, int64_t n, vreal max, const int keep, real *wide)
+{
+    for (int64_t i = 0; i < n; i += RV_LANES) {
+        int64_t count = n - i < RV_LANES ? n - i : RV_LANES;
+        vreal e = v_exp(v_sub(count < RV_LANES ? v_load_or(x + i, count, -INFINITY) : v_load(x + i), max));
+        if (keep)
+            v_store_tail(y + i, e, count);
+        w_add(wide, e);
+    }
+}
 
 /* y = exp(x - max) for the n elements at x, their sum returned. `keep` 0: the sum alone. */
 RV_INLINE double exp_row(const real *x, real *y, int64_t n, vreal max, const int keep)
 {
-    const vreal near = v_set1(RV_EXP_NORMAL_FROM);
-    double sum = 0, lost = 0;
-    for (int64_t i = 0; i < n;) {
-        int64_t end = n - i < 4 * RV_SUM_CHAIN * RV_LANES ? n : i + 4 * RV_SUM_CHAIN * RV_LANES;
-        vreal s0 = v_zero(), s1 = v_zero(), s2 = v_zero(), s3 = v_zero();
-        for (; i + 4 * RV_LANES <= end; i += 4 * RV_LANES) {
-            vreal x0 = v_sub(v_load(x + i), max), x1 = v_sub(v_load(x + i + RV_LANES), max);
-            vreal x2 = v_sub(v_load(x + i + 2 * RV_LANES), max), x3 = v_sub(v_load(x + i + 3 * RV_LANES), max), e0, e1, e2, e3;
-            /* few rows have an element this far below the largest, and v_exp takes half as long again */
-            if (m_any(m_or(m_or(v_lt(x0, near), v_lt(x1, near)), m_or(v_lt(x2, near), v_lt(x3, near))))) {
-                e0 = v_exp(x0), e1 = v_exp(x1), e2 = v_exp(x2), e3 = v_exp(x3);
-            } else {
-                e0 = v_exp_normal(x0), e1 = v_exp_normal(x1), e2 = v_exp_normal(x2), e3 = v_exp_normal(x3);
-            }
-            if (keep) {
-                v_store(y + i, e0);
-                v_store(y + i + RV_LANES, e1);
-                v_store(y + i + 2 * RV_LANES, e2);
-                v_store(y + i + 3 * RV_LANES, e3);
-            }
-            s0 = v_add(s0, e0);
-            s1 = v_add(s1, e1);
-            s2 = v_add(s2, e2);
-            s3 = v_add(s3, e3);
-        }
-        for (; i + RV_LANES <= end; i += RV_LANES) {
-            vreal e = v_exp(v_sub(v_load(x + i), max));
-            if (keep)
-                v_store(y + i, e);
-            s0 = v_add(s0, e);
-        }
-        if (i < end) {
-            vreal e = v_exp(v_sub(v_load_or(x + i, end - i, -INFINITY), max));
-            if (keep)
-                v_store_tail(y + i, e, end - i);
-            s1 = v_add(s1, e);
-            i = end;
-        }
-        double part = v_total(v_add(v_add(s0, s1), v_add(s2, s3))), total = sum + part, taken = total - sum;
-        lost += (sum - (total - taken)) + (part - taken);
-        sum = total;
-    }
-    return lost == lost ? sum + lost : sum;
+    real wide[2 * RV_LANES];
+    int64_t i = 0;
+    w_zero(wide);
+    for (; i + 4 * RV_LANES <= n; i += 4 * RV_LANES)
+        exp_four(x + i, y + i, max, keep, wide);
+    exp_rest(x + i, y + i, n - i, max, keep, wide);
+#if RV_REAL_BITS == 32
+    return w_sum(wide);
+#else
+    return w_total(wide);
+#endif
 }
 
 RV_INLINE vreal max_row(const real *x, int64_t n)
@@ -112,54 +117,20 @@ static double softmax_part(const void *x, void *y, int64_t n, int keep, double *
     return keep ? exp_row(x, y, n, top, 1) : exp_row(x, y, n, top, 0);
 }
 
-/* Rows of up to RV_SHORT elements take one chain of sums. */
+/* Rows of up to RV_SHORT elements, `rows` of them and at most four, step by step together: one alone waits for its horizontal
+ * sums longer than it works. */
 enum { RV_SHORT = 16 * RV_LANES };
 
-RV_INLINE vreal exp_short(const real *src, real *dst, int64_t whole, int64_t tail, vreal max, const int normal)
-{
-    vreal total = v_zero();
-    for (int64_t i = 0; i < whole; i += RV_LANES) {
-        vreal z = v_sub(v_load(src + i), max), e = normal ? v_exp_normal(z) : v_exp(z);
-        v_store(dst + i, e);
-        total = v_add(total, e);
-    }
-    if (tail) {
-        vreal e = v_exp(v_sub(v_load_or(src + whole, tail, -INFINITY), max));
-        v_store_tail(dst + whole, e, tail);
-        total = v_add(total, e);
-    }
-    return total;
-}
-
-/* `rows` rows, at most four, step by step together: one alone waits for its horizontal sums longer than it works. */
 RV_INLINE void short_rows(const char *x, int64_t x_stride, char *y, int64_t y_stride, const int rows, int64_t n)
 {
-    const vreal near = v_set1(RV_EXP_NORMAL_FROM);
-    const int64_t whole = n / RV_LANES * RV_LANES, tail = n - whole;
-    vreal max[4], low[4], sum[4];
-    for (int r = 0; r < rows; r++) {
-        const real *src = (const real *)(x + r * x_stride);
-        vreal top = tail ? v_load_or(src + whole, tail, -INFINITY) : v_set1(-INFINITY), least = v_set1(INFINITY);
-        for (int64_t i = 0; i < whole; i += RV_LANES) {
-            top = v_max(v_load(src + i), top);
-            least = v_min(v_load(src + i), least);
-        }
-        max[r] = top;
-        low[r] = least;
-    }
+    vreal max[4];
+    double sum[4];
     for (int r = 0; r < rows; r++)
-        max[r] = v_set1(v_hmax(max[r]));
-    for (int r = 0; r < rows; r++) {
-        const real *src = (const real *)(x + r * x_stride);
-        real *dst = (real *)(y + r * y_stride);
-        /* few rows have an element this far below the largest, and v_exp takes half as long again */
-        if (m_any(v_lt(v_sub(low[r], max[r]), near)))
-            sum[r] = exp_short(src, dst, whole, tail, max[r], 0);
-        else
-            sum[r] = exp_short(src, dst, whole, tail, max[r], 1);
-    }
+        max[r] = max_row((const real *)(x + r * x_stride), n);
     for (int r = 0; r < rows; r++)
-        softmax_scale(y + r * y_stride, n, 1 / v_total(sum[r]));
+        sum[r] = exp_row((const real *)(x + r * x_stride), (real *)(y + r * y_stride), n, max[r], 1);
+    for (int r = 0; r < rows; r++)
+        softmax_scale(y + r * y_stride, n, 1 / sum[r]);
 }
 
 static void softmax_rows(const void *x, int64_t x_stride, void *y, int64_t y_stride, int64_t rows, int64_t n, int log)

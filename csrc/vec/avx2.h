@@ -181,9 +181,9 @@ RV_INLINE void w_put(real *p, __m256d lo, __m256d hi)
 }
 RV_INLINE __m256d v_widen_low(vreal x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
 RV_INLINE __m256d v_widen_high(vreal x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
-RV_INLINE double v_total(vreal x)
+RV_INLINE double w_sum(const real *p)
 {
-    __m256d a = _mm256_add_pd(v_widen_low(x), v_widen_high(x));
+    __m256d a = _mm256_add_pd(w_half(p, 0), w_half(p, 1));
     __m128d b = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
     return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
 }

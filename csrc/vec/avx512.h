@@ -210,7 +210,7 @@ RV_INLINE void w_put(real *p, __m512d lo, __m512d hi)
 }
 RV_INLINE __m512d v_widen_low(vreal x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
 RV_INLINE __m512d v_widen_high(vreal x) { return _mm512_cvtps_pd(v_high(x)); }
-RV_INLINE double v_total(vreal x) { return _mm512_reduce_add_pd(_mm512_add_pd(v_widen_low(x), v_widen_high(x))); }
+RV_INLINE double w_sum(const real *p) { return _mm512_reduce_add_pd(_mm512_add_pd(w_half(p, 0), w_half(p, 1))); }
 RV_INLINE void w_zero(real *p) { w_put(p, _mm512_setzero_pd(), _mm512_setzero_pd()); }
 RV_INLINE void w_set1(real *p, double x) { w_put(p, _mm512_set1_pd(x), _mm512_set1_pd(x)); }
 RV_INLINE void w_add(real *p, vreal x)

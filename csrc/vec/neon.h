@@ -162,7 +162,7 @@ RV_INLINE void w_put(real *p, float64x2_t lo, float64x2_t hi)
 }
 RV_INLINE float64x2_t v_widen_low(vreal x) { return vcvt_f64_f32(vget_low_f32(x)); }
 RV_INLINE float64x2_t v_widen_high(vreal x) { return vcvt_high_f64_f32(x); }
-RV_INLINE double v_total(vreal x) { return vaddvq_f64(vaddq_f64(v_widen_low(x), v_widen_high(x))); }
+RV_INLINE double w_sum(const real *p) { return vaddvq_f64(vaddq_f64(w_half(p, 0), w_half(p, 1))); }
 RV_INLINE void w_zero(real *p) { w_put(p, vdupq_n_f64(0), vdupq_n_f64(0)); }
 RV_INLINE void w_set1(real *p, double x) { w_put(p, vdupq_n_f64(x), vdupq_n_f64(x)); }
 RV_INLINE void w_add(real *p, vreal x)

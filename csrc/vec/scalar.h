@@ -19,7 +19,6 @@
  *   v_keep(m, x)            x where m, +0 elsewhere
  *   v_testbit(w, i)         lanes whose word has bit i set
  *   v_sum(x)                halves folded upon halves: a fixed tree
- *   v_total(x)              the sum in double, for doubles with what its additions lose (that one in common_inl.h)
  *   v_sum4(a, b, c, d, p)   p[0..3] = the four v_sum, to the bit
  *   v_transpose(src, stride, dst, dst_stride)   dst[c][r] = src[r][c], RV_LANES x RV_LANES; stride in bytes, dst_stride in elements
  *   v_load_f16(p), v_store_f16(p, x), v_load_f16_tail(p, n), v_store_f16_tail(p, x, n), and the same of bf16 (float only):
@@ -41,6 +40,7 @@
  *   w_quotient(p, q)                          p / q as real (q the wide sum of weights), 0 where q = 0
  *   w_times(p, x)                             p times the double x, as real (float only)
  *   w_get(p, i)                               lane i as a double (the pair's sum)
+ *   w_sum(p)                                  the sum of all lanes (float only)
  */
 #include "real.h"
 
@@ -166,8 +166,8 @@ RV_INLINE void v_store_bf16_tail(uint16_t *p, vreal x, int64_t n) { if (n > 0) v
 RV_INLINE vreal v_load_i8(const int8_t *p) { return *p; }
 RV_INLINE vreal v_load_i8_tail(const int8_t *p, int64_t n) { return n > 0 ? *p : 0; }
 
-RV_INLINE double v_total(vreal x) { return x; }
 RV_INLINE double w_get(const real *p, int i) { double x; memcpy(&x, p + 2 * i, sizeof x); return x; }
+RV_INLINE double w_sum(const real *p) { return w_get(p, 0); }
 RV_INLINE void w_set1(real *p, double x) { memcpy(p, &x, sizeof x); }
 RV_INLINE void w_zero(real *p) { w_set1(p, 0); }
 RV_INLINE void w_add(real *p, vreal x) { w_set1(p, w_get(p, 0) + (double)x); }
