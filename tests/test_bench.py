@@ -350,7 +350,7 @@ def stubs(folder, *names):
     """A folder whose modules of these names cannot be imported, as the variable that a child finds it by."""
     for name in names:
         (folder / f"{name}.py").write_text(f"raise ImportError('{name} is broken here')\n")
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
 
 
 OTHERS = ("torch", "zentorch", "onnxruntime", "openvino", "jax", "numba", "simsimd", "numkong", "faiss")
@@ -393,7 +393,7 @@ def test_a_process_that_hangs_is_a_reason():
 def test_what_a_library_prints_does_not_disturb():
     code = "import ruvector.bench.worker as w; w.main('numpy', 1)"
     child = subprocess.run(
-        [sys.executable, "-P", "-c", f"print('noise'); {code}"],
+        [sys.executable, "-P", "-c", f"print('noise', flush=True); {code}"],
         input='{"do": "prepare", "row_name": "tiny-f32-1x10x64", "isas": []}\n{"do": "nothing"}\n',
         capture_output=True,
         text=True,
