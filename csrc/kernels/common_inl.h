@@ -87,6 +87,18 @@ RV_INLINE double w_total(const real *p)
     return lost == lost ? sum[0] + lost : sum[0];
 }
 
+/* The sum of lanes first, first + step ... of a wide vector, with what its additions lose. */
+RV_INLINE double w_total_of(const real *p, int first, int step)
+{
+    double sum = 0, lost = 0;
+    for (int i = first; i < RV_LANES; i += step) {
+        double x = w_get(p, i), s = sum + x, t = s - sum;
+        lost += (sum - (s - t)) + (x - t);
+        sum = s;
+    }
+    return lost == lost ? sum + lost : sum;
+}
+
 static int64_t clamp64(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
 static int finite_block(const real *x, int64_t stride, int n, int64_t columns)

@@ -120,12 +120,24 @@ RV_INLINE reciprocal reciprocal_of(double sum)
     reciprocal r = {v_set1(high), v_set1((float)(inverse - high))};
     return r;
 }
+/* Of every lane of sums: 1 - sums * high is exact. */
+RV_INLINE reciprocal reciprocals_of(vreal sums)
+{
+    vreal high = v_div(v_set1(1), sums);
+    reciprocal r = {high, v_mul(high, v_fnma(sums, high, v_set1(1)))};
+    return r;
+}
 RV_INLINE vreal over(vreal e, reciprocal r) { return v_fma(e, r.high, v_mul(e, r.low)); }
 #else
 typedef struct reciprocal { vreal sum; } reciprocal;
 RV_INLINE reciprocal reciprocal_of(double sum)
 {
     reciprocal r = {v_set1((real)sum)};
+    return r;
+}
+RV_INLINE reciprocal reciprocals_of(vreal sums)
+{
+    reciprocal r = {sums};
     return r;
 }
 RV_INLINE vreal over(vreal e, reciprocal r) { return v_div(e, r.sum); }

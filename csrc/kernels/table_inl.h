@@ -3,6 +3,7 @@
 #include "primitives_inl.h"
 #include "tile_inl.h"
 #include "few_inl.h"
+#include "graph_inl.h"
 
 const rv_kernels RV_TABLE = {
     .dot = dot,
@@ -21,6 +22,14 @@ const rv_kernels RV_TABLE = {
     .few_finish = few_finish,
     .weights_scratch = weights_scratch,
     .weights = weights,
+    .graph_half_row = graph_half_row,
+    .graph_halves = graph_halves,
+    .graph_scratch = graph_scratch,
+    .graph_rows = graph_rows,
+    .graph_state = graph_state,
+    .graph_part = graph_part,
+    .graph_merge = graph_merge,
+    .graph_finish = graph_finish,
 #if RV_REAL_BITS == 32
     .widen = widen,
     .narrow = narrow,
