@@ -33,6 +33,7 @@ from ruvector._registry import (
     get_attention,
     register,
 )
+from ruvector.csr import CSRGraph
 from ruvector.functional import (
     AttentionState,
     alibi_attention,
@@ -53,6 +54,7 @@ from ruvector.functional import (
     sliding_window_attention,
     varlen_attention,
 )
+from ruvector.mechanisms.graph import GATLayer, gat, gat_search, gatv2
 from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_runtime, use_isa
 
 __version__ = "0.1.0"
@@ -61,6 +63,8 @@ __all__ = [
     "AttentionRecord",
     "AttentionState",
     "AttentionType",
+    "CSRGraph",
+    "GATLayer",
     "Parameter",
     "UnknownAttentionType",
     "__version__",
@@ -74,6 +78,9 @@ __all__ = [
     "cross_attention",
     "dot",
     "flash_attention",
+    "gat",
+    "gat_search",
+    "gatv2",
     "get_attention",
     "get_num_threads",
     "grouped_query_attention",

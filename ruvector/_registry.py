@@ -32,7 +32,7 @@ class Parameter:
     ----------
     name : str
     type : str
-        ``"int"``, ``"float"``, ``"bool"`` or ``"array"``.
+        ``"int"``, ``"float"``, ``"bool"``, ``"array"`` or ``"graph"`` (edges: integers of shape (2, E), or a CSRGraph).
     default : int, float, bool or None
     low, high : float or None
         Inclusive range; None where there is no limit.
@@ -50,6 +50,8 @@ class Parameter:
         """`value` in this parameter's type, or TypeError / ValueError."""
         if self.type == "array":
             return None if value is None else float64_array(value, self.name)
+        if self.type == "graph":
+            return None if value is None else _coerce.edges(value, self.name)
         value = number(value, self.name, whole=self.type == "int")
         if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
             raise ValueError(f"{self.name} must be {self.range_text()}, got {value}")
@@ -110,10 +112,28 @@ def _read_catalog():
     return records
 
 
+@dataclass(frozen=True)
+class _Composition:
+    """A type made in Python: its record and its functions; `score` and `weights` where it has them."""
+
+    record: AttentionRecord
+    attend: Callable
+    score: Callable | None = None
+    weights: Callable | None = None
+
+
+# The usage guide's rows, which come first.
+_GUIDE = ("scaled_dot", "multi_head", "flash_v2", "linear", "gat", "sparse", "moe", "cross", "sliding_window", "poincare")
+
 _compiled: list[AttentionRecord] = _read_catalog()
-_python: dict[str, tuple[AttentionRecord, Callable]] = {}
+_python: dict[str, _Composition] = {}
 _names: dict[str, str] = {n: r.name for r in _compiled for n in (r.name, *r.aliases)}
 _index: dict[str, int] = {r.name: i for i, r in enumerate(_compiled)}
+
+
+def has_score(name) -> bool:
+    """Whether a canonical type ranks pairs."""
+    return name in _index or _python[name].score is not None
 
 
 def records() -> list[AttentionRecord]:
@@ -134,7 +154,8 @@ def attention_types() -> tuple[AttentionRecord, ...]:
     >>> [record.name for record in ruvector.attention_types()][:3]
     ['scaled_dot', 'multi_head', 'flash_v2']
     """
-    return (*_compiled, *(record for record, _ in _python.values()))
+    found = {record.name: record for record in (*_compiled, *(c.record for c in _python.values()))}
+    return tuple(found[name] for name in dict.fromkeys((*_GUIDE, *found)) if name in found)
 
 
 def canonical(name) -> str:
@@ -152,7 +173,7 @@ def canonical(name) -> str:
 
 def record_of(name) -> AttentionRecord:
     """The record of a canonical name."""
-    return _compiled[_index[name]] if name in _index else _python[name][0]
+    return _compiled[_index[name]] if name in _index else _python[name].record
 
 
 def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""):
@@ -202,9 +223,14 @@ def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom
     for parameter in parameters:
         if not isinstance(parameter, Parameter):
             raise TypeError(f"parameters must be ruvector.Parameter records, got {parameter!r}")
-    record = AttentionRecord(name, tuple(aliases), complexity, best_for, family, tuple(parameters), reference)
-    _python[name] = (record, fn)
-    _names.update(dict.fromkeys(names, name))
+    add(AttentionRecord(name, tuple(aliases), complexity, best_for, family, tuple(parameters), reference), fn)
+
+
+def add(record, attend, score=None, weights=None):
+    """A composed type with what `register` does not ask for: ``score(query, key, **options)``, the rankable score of a pair, and
+    ``weights(query, keys, mask=..., causal=..., **options)``, the weights (..., L, S), their mean over heads."""
+    _python[record.name] = _Composition(record, attend, score, weights)
+    _names.update(dict.fromkeys((record.name, *record.aliases), record.name))
 
 
 _COMMON = ("causal", "scale", "dropout")
@@ -264,7 +290,7 @@ class _Constructor:
 class _AttentionTypeMeta(type):
     def __getattr__(cls, name):
         for record in attention_types():
-            if camel(record.name) == name:
+            if camel(record.name).lower() == name.lower():
                 return _Constructor(record.name)
         known = ", ".join(camel(record.name) for record in attention_types())
         raise AttributeError(f"AttentionType has no member {name!r}; it has {known}")
@@ -378,19 +404,33 @@ class CompiledAttention(_Resolved, CompiledType):
 class ComposedAttention(_Resolved):
     """A resolved attention type made in Python; made by `get_attention`."""
 
-    __slots__ = ("name", "params", "_fn")
+    __slots__ = ("name", "params", "_made")
 
-    def __init__(self, record, own, common, fn):
-        object.__setattr__(self, "name", record.name)
+    def __init__(self, own, common, made):
+        object.__setattr__(self, "name", made.record.name)
         object.__setattr__(self, "params", MappingProxyType({**own, **common}))
-        object.__setattr__(self, "_fn", fn)
+        object.__setattr__(self, "_made", made)
+
+    def _options(self, *left_out):
+        options = {"causal": False, "scale": None, "dropout": 0.0, **self.params}
+        return {name: value for name, value in options.items() if name not in left_out}
+
+    def _score(self, query, key):
+        """The score of pairs (..., d)."""
+        return self._made.score(query, key, **self._options("causal", "dropout"))
+
+    def _weights(self, query, keys, mask):
+        """The attention weights, (..., L, S), their mean over heads."""
+        query, keys, _ = _coerce.inputs(query, keys, keys)
+        if mask is not None:
+            mask = _coerce.mask(mask, query.dtype == np.float64, False)
+        return self._made.weights(query, keys, mask=mask, **self._options("dropout"))
 
     def __call__(self, query, key, value, *, mask=None, training=False, rng=None, out=None):
-        options = {"causal": False, "scale": None, "dropout": 0.0, **self.params}
         query, key, value = _coerce.inputs(query, key, value)
         if mask is not None:
             mask = _coerce.mask(mask, query.dtype == np.float64, False)
-        result = self._fn(query, key, value, mask=mask, training=training, rng=rng, **options)
+        result = self._made.attend(query, key, value, mask=mask, training=training, rng=rng, **self._options())
         if out is None:
             return result
         _coerce.output(out, np.shape(result), np.asarray(result).dtype, ())
@@ -432,4 +472,4 @@ def get_attention(name, **params):
     record, own, common = resolve(name, params)
     if record.name in _index:
         return CompiledAttention(record, own, common)
-    return ComposedAttention(record, own, common, _python[record.name][1])
+    return ComposedAttention(own, common, _python[record.name])

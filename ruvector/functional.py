@@ -11,7 +11,7 @@ from ruvector import _attention, _coerce
 from ruvector._attention import scaled_dot_product_attention as scaled_dot_product_attention
 from ruvector._primitives import dot
 from ruvector._options import flag, float64_array, number, softcap_of
-from ruvector._registry import CompiledAttention, get_attention
+from ruvector._registry import ComposedAttention, attention_types, get_attention, has_score
 
 class AttentionState(NamedTuple):
     """Attention over some of the keys: mergeable with states over others.
@@ -340,16 +340,10 @@ def attention(query, key, value, attention_type="scaled_dot", *, mask=None, trai
 def _score_options(attention_type, params):
     """The resolved type for the score functions, which take the options that shape a score."""
     call = get_attention(attention_type, **params)
-    if not isinstance(call, CompiledAttention):
-        known = [r.name for r in _scored()]
+    if not has_score(call.name):
+        known = [record.name for record in attention_types() if has_score(record.name)]
         raise ValueError(f"attention type {call.name!r} has no pairwise score; types that have one: {', '.join(known)}")
     return call
-
-
-def _scored():
-    from ruvector import _registry
-
-    return _registry.records()
 
 
 def attention_score(query, key, attention_type="scaled_dot", **params):
@@ -398,6 +392,9 @@ def attention_score(query, key, attention_type="scaled_dot", **params):
         raise ValueError(f"head_dim must be at least 1, got query {query.shape}, key {key.shape}")
     if num_heads % num_kv_heads:
         raise ValueError(f"num_heads {num_heads} must be divisible by num_kv_heads {num_kv_heads}")
+    if isinstance(call, ComposedAttention):
+        score = call._score(query, key)
+        return score.astype(query.dtype) if score.ndim else query.dtype.type(score)
     if width % num_heads:
         raise ValueError(f"Query dimension {width} must be divisible by num_heads {num_heads}")
     head_dim = width // num_heads
@@ -457,7 +454,7 @@ def attention_scores(query, keys, attention_type="scaled_dot", *, mask=None, **p
     call = _score_options(attention_type, params)
     query, keys, _ = _coerce.plural(query, keys, keys)
     weights = call._weights(query, keys, mask)
-    if call.params.get("num_heads", 1) == 1:
+    if isinstance(call, ComposedAttention) or call.params.get("num_heads", 1) == 1:
         return weights
     axis = -2 if np.ndim(query) == 1 else -3
     return weights.mean(axis=axis, dtype=np.float64).astype(weights.dtype)

@@ -1,0 +1,1 @@
+"""Attention types beyond the dense core, one module for each family."""
