@@ -102,9 +102,10 @@ def table(nodes, edges, threads, seconds):
     times = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times["ruvector"]) < 5:
-        for name, call in calls.items():
+        # in another order every time: some leave threads behind that spin for a while
+        for name in rng.permutation(list(calls)):
             start = time.perf_counter()
-            call()
+            calls[name]()
             times[name].append(time.perf_counter() - start)
     print(f"\n{nodes} nodes, {edges} edges, threads: {threads}, {ruvector.isa()}")
     for name, t in times.items():

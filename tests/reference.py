@@ -662,7 +662,7 @@ def gatv2_type(
 ):
     """a . LeakyReLU(q + k), heads slices of the width."""
     dtype = common_dtype(query, key, value)
-    a = graph_vector(a, 1, num_heads, np.shape(query)[-1] // num_heads, dtype)
+    a = graph_vector(a, 2, num_heads, np.shape(query)[-1] // num_heads, dtype)
 
     def logits(q, k):
         sums, size = q[..., :, None, :] + k[..., None, :, :], abs(q)[..., :, None, :] + abs(k)[..., None, :, :]

@@ -11,7 +11,9 @@
 enum {
     RV_GRAPH_CHAIN = 16,    /* terms in one chain of a sum */
     RV_GRAPH_AT_ONCE = 4,   /* vectors of logits that registers hold */
-    RV_GRAPH_AHEAD = 64     /* how many edges ahead source rows are fetched */
+    RV_GRAPH_AHEAD = 64,    /* how many edges ahead source rows are fetched, */
+    RV_GRAPH_FETCHED = 1 << 14,     /* of so many bytes together, a third of a first-level cache, */
+    RV_GRAPH_NEAR = 1 << 19 /* unless all have fewer than these and lie in the second level */
 };
 
 typedef struct graph_room {
@@ -133,51 +135,101 @@ static void graph_gather(const rv_graph *g, int64_t first, int n, real *s, const
         }
 }
 
-/* a . leaky(target + source + edge w_edge) of head h, lane by lane. */
-RV_INLINE vreal graph_pair_lanes(const rv_gat_args *a, const real *x, const real *y, const real *edge, int64_t h, vreal slope)
+/* w . leaky(x + y + edge w_edge) over `lanes` columns, added to sum lane by lane; w_edge has `stride` columns. */
+RV_INLINE vreal graph_pair_step(const real *w, const real *x, const real *y, const real *edge, int64_t edge_dim, const real *w_edge,
+                                int64_t stride, int64_t lanes, vreal slope, vreal sum)
 {
-    const real *w = (const real *)a->a_source + h * a->dim, *w_edge = (const real *)a->w_edge;
+    const int whole = lanes == RV_LANES;
+    vreal z = whole ? v_add(v_load(x), v_load(y)) : v_add(v_load_tail(x, lanes), v_load_tail(y, lanes));
+    if (edge)
+        for (int64_t f = 0; f < edge_dim; f++, w_edge += stride)
+            z = v_fma(v_set1(edge[f]), whole ? v_load(w_edge) : v_load_tail(w_edge, lanes), z);
+    return v_fma(whole ? v_load(w) : v_load_tail(w, lanes), graph_leaky(z, slope), sum);
+}
+
+/* The same over the `dim` columns of head h, in chains; `few`: they are 1 or 2 vectors, or 0 for any number. */
+RV_INLINE vreal graph_pair_lanes(const rv_gat_args *a, const real *w, const real *x, const real *y, const real *edge, int64_t h,
+                                 vreal slope, const int few)
+{
+    const int64_t dim = few ? few * RV_LANES : a->dim, at = h * dim, stride = a->heads * dim, edge_dim = a->edge_dim;
+    const real *w_edge = edge ? (const real *)a->w_edge + at : w;
+    w += at;
+    x += at;
+    y += at;
     vreal total = v_zero();
-    int64_t d = 0, dim = a->dim;
-    x += h * dim;
-    y += h * dim;
-    do {
+    for (int i = 0; i < few; i++)
+        total = graph_pair_step(w + i * RV_LANES, x + i * RV_LANES, y + i * RV_LANES, edge, edge_dim, w_edge + i * RV_LANES, stride,
+                                RV_LANES, slope, total);
+    if (few)
+        return total;
+    for (int64_t d = 0; d < dim;) {
         vreal sum = v_zero();
         int64_t end = dim - d < RV_DOT_CHAIN * RV_LANES ? dim : d + RV_DOT_CHAIN * RV_LANES;
-        for (; d < end; d += RV_LANES) {
-            int64_t n = end - d < RV_LANES ? end - d : RV_LANES;
-            int whole = n == RV_LANES;
-            vreal z = whole ? v_add(v_load(x + d), v_load(y + d)) : v_add(v_load_tail(x + d, n), v_load_tail(y + d, n));
-            if (edge)
-                for (int64_t f = 0; f < a->edge_dim; f++) {
-                    const real *row = w_edge + (f * a->heads + h) * dim + d;
-                    z = v_fma(v_set1(edge[f]), whole ? v_load(row) : v_load_tail(row, n), z);
-                }
-            sum = v_fma(whole ? v_load(w + d) : v_load_tail(w + d, n), graph_leaky(z, slope), sum);
+        for (; d + RV_LANES <= end; d += RV_LANES)
+            sum = graph_pair_step(w + d, x + d, y + d, edge, edge_dim, w_edge + d, stride, RV_LANES, slope, sum);
+        if (d < end) {
+            sum = graph_pair_step(w + d, x + d, y + d, edge, edge_dim, w_edge + d, stride, end - d, slope, sum);
+            d = end;
         }
         total = v_add(total, sum);
-    } while (d < dim);
+    }
     return total;
 }
 
-/* Version 2: the logits of n edges of one row, before their scale. */
-static void graph_pairs(const rv_graph *g, int64_t row, int64_t first, int n, real *s, const int64_t heads)
+/* A row that is needed soon; the last byte stands for the line that a row which begins inside one reaches into. */
+RV_INLINE void graph_fetch(const char *row, int64_t bytes)
 {
-    const rv_gat_args *a = g->a;
-    const real *x = (const real *)((const char *)a->query + row * a->query_stride);
+    for (int64_t i = 0; i < bytes; i += 64)
+        RV_PREFETCH(row + i);
+    RV_PREFETCH(row + bytes - 1);
+}
+
+/* How many edges ahead rows of so many bytes are fetched, and from which position on there is none: 21 to 13 ms for a million
+ * edges. Not where all rows are near: 30 to 27 us for a thousand. */
+RV_INLINE int64_t graph_ahead(const rv_gat_args *a, int64_t stride, int64_t bytes, int64_t *until)
+{
+    int64_t ahead = RV_GRAPH_FETCHED / bytes;
+    ahead = ahead < 4 ? 4 : ahead < RV_GRAPH_AHEAD ? ahead : RV_GRAPH_AHEAD;
+    *until = a->sources * stride < RV_GRAPH_NEAR ? 0 : a->edges - ahead;
+    return ahead;
+}
+
+/* Version 2: the logits of n edges of one row, before their scale. */
+RV_INLINE void graph_pairs_of(const rv_gat_args *a, int64_t row, int64_t first, int n, real *s, const int64_t heads, const int few,
+                              const int edged)
+{
+    const real *x = (const real *)((const char *)a->query + row * a->query_stride), *w = a->a_source;
     const vreal slope = v_set1((real)a->slope);
+    const int64_t bytes = a->heads * a->dim * (int64_t)sizeof(real);
+    int64_t until, ahead = graph_ahead(a, a->key_stride, bytes, &until);
     for (int e = 0; e < n; e++, s += heads) {
+        if (first + e < until)
+            graph_fetch((const char *)a->key + a->indices[first + e + ahead] * a->key_stride, bytes);
         const real *y = (const real *)((const char *)a->key + a->indices[first + e] * a->key_stride);
-        const real *edge = a->edge ? graph_edge(a, first + e) : NULL;
+        const real *edge = edged ? graph_edge(a, first + e) : NULL;
         int64_t h = 0;
         for (; h + 4 <= a->heads; h += 4)
-            v_sum4(graph_pair_lanes(a, x, y, edge, h, slope), graph_pair_lanes(a, x, y, edge, h + 1, slope),
-                   graph_pair_lanes(a, x, y, edge, h + 2, slope), graph_pair_lanes(a, x, y, edge, h + 3, slope), s + h);
+            v_sum4(graph_pair_lanes(a, w, x, y, edge, h, slope, few), graph_pair_lanes(a, w, x, y, edge, h + 1, slope, few),
+                   graph_pair_lanes(a, w, x, y, edge, h + 2, slope, few), graph_pair_lanes(a, w, x, y, edge, h + 3, slope, few),
+                   s + h);
         for (; h < a->heads; h++)
-            s[h] = v_sum(graph_pair_lanes(a, x, y, edge, h, slope));
+            s[h] = v_sum(graph_pair_lanes(a, w, x, y, edge, h, slope, few));
         for (; h < heads; h++)
             s[h] = 0;
     }
+}
+
+static void graph_pairs(const rv_graph *g, int64_t row, int64_t first, int n, real *s, const int64_t heads)
+{
+    const rv_gat_args *a = g->a;
+    if (a->edge)
+        graph_pairs_of(a, row, first, n, s, heads, 0, 1);
+    else if (a->dim == RV_LANES)
+        graph_pairs_of(a, row, first, n, s, heads, 1, 0);
+    else if (a->dim == 2 * RV_LANES)
+        graph_pairs_of(a, row, first, n, s, heads, 2, 0);
+    else
+        graph_pairs_of(a, row, first, n, s, heads, 0, 0);
 }
 
 static void graph_mask(const rv_gat_args *a, int64_t first, int n, real *b, const int64_t heads)
@@ -381,8 +433,8 @@ RV_INLINE vreal graph_spread(const real *p, int64_t c, int64_t v_dim, int64_t la
 
 /* o[0 .. 4 lanes) = sums over n edges of their weights times four vectors of their source rows, which begin at `value`.
  * parts: heads in a vector, 1 or 2; q0 .. q3: the weight of the first head of each, `heads` apart from edge to edge. */
-RV_INLINE void graph_sum4(const char *value, int64_t stride, const int32_t *index, int n, int64_t ahead, const real *q0,
-                          const real *q1, const real *q2, const real *q3, int64_t heads, const int parts, real *o)
+RV_INLINE void graph_sum4(const char *value, int64_t stride, const int32_t *index, int n, int64_t ahead, int64_t until,
+                          const real *q0, const real *q1, const real *q2, const real *q3, int64_t heads, const int parts, real *o)
 {
     const vmask low = v_lt(v_iota(), v_set1(RV_LANES / 2));
 #define WEIGHT(q) (parts == 1 ? v_set1(q[at]) : v_select(low, v_set1(q[at]), v_set1(q[at + 1])))
@@ -393,13 +445,8 @@ RV_INLINE void graph_sum4(const char *value, int64_t stride, const int32_t *inde
         vreal a0 = v_zero(), a1 = v_zero(), a2 = v_zero(), a3 = v_zero();
         for (; e < end; e++, at += heads) {
             const real *v = (const real *)(value + index[e] * stride);
-            if (e < ahead) {
-                const char *next = value + index[e + RV_GRAPH_AHEAD] * stride;
-                for (size_t i = 0; i < 4 * RV_LANES * sizeof(real); i += 64)
-                    RV_PREFETCH(next + i);
-                /* rows that do not begin with a cache line reach into one more: without it 21 ms instead of 13 */
-                RV_PREFETCH(next + 4 * RV_LANES * sizeof(real) - 1);
-            }
+            if (e < until)
+                graph_fetch(value + index[e + ahead] * stride, 4 * RV_LANES * sizeof(real));
             a0 = v_fma(WEIGHT(q0), v_load(v), a0);
             a1 = v_fma(WEIGHT(q1), v_load(v + RV_LANES), a1);
             a2 = v_fma(WEIGHT(q2), v_load(v + 2 * RV_LANES), a2);
@@ -422,17 +469,16 @@ static void graph_values(const rv_gat_args *a, int64_t first, int n, const real 
 {
     const int32_t *index = a->indices + first;
     const int64_t stride = a->value_stride, v_dim = a->v_dim, columns = a->heads * v_dim;
-    /* edges from which the one RV_GRAPH_AHEAD on exists */
-    const int64_t ahead = a->edges - first - RV_GRAPH_AHEAD;
-    int64_t c = 0;
+    int64_t until, ahead = graph_ahead(a, stride, 4 * RV_LANES * sizeof(real), &until), c = 0;
+    until -= first;
     for (; c + 4 * RV_LANES <= columns; c += 4 * RV_LANES) {
         const char *value = (const char *)((const real *)a->value + c);
         if (v_dim % RV_LANES == 0)
-            graph_sum4(value, stride, index, n, ahead, p + c / v_dim, p + (c + RV_LANES) / v_dim, p + (c + 2 * RV_LANES) / v_dim,
-                       p + (c + 3 * RV_LANES) / v_dim, heads, 1, o + c);
+            graph_sum4(value, stride, index, n, ahead, until, p + c / v_dim, p + (c + RV_LANES) / v_dim,
+                       p + (c + 2 * RV_LANES) / v_dim, p + (c + 3 * RV_LANES) / v_dim, heads, 1, o + c);
         else if (2 * v_dim == RV_LANES)
-            graph_sum4(value, stride, index, n, ahead, p + c / v_dim, p + c / v_dim + 2, p + c / v_dim + 4, p + c / v_dim + 6,
-                       heads, 2, o + c);
+            graph_sum4(value, stride, index, n, ahead, until, p + c / v_dim, p + c / v_dim + 2, p + c / v_dim + 4,
+                       p + c / v_dim + 6, heads, 2, o + c);
         else
             break;
     }
@@ -444,8 +490,8 @@ static void graph_values(const rv_gat_args *a, int64_t first, int n, const real 
             vreal sum = v_zero();
             for (; e < end; e++) {
                 const real *v = (const real *)((const char *)a->value + index[e] * stride) + c;
-                if (e < ahead)
-                    RV_PREFETCH((const real *)((const char *)a->value + index[e + RV_GRAPH_AHEAD] * stride) + c);
+                if (e < until)
+                    RV_PREFETCH((const real *)((const char *)a->value + index[e + ahead] * stride) + c);
                 sum = v_fma(graph_spread(p + e * heads, c, v_dim, lanes), lanes == RV_LANES ? v_load(v) : v_load_tail(v, lanes), sum);
             }
             total = v_add(total, sum);

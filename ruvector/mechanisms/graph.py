@@ -405,6 +405,10 @@ class GATLayer:
     -----
     Calls cost what `gat` and `gatv2` cost.
 
+    Weights drawn without an `rng` are the same everywhere: number i of a weight is the upper 53 bits of SplitMix64's output for
+    the state ``seed + (i + 1) * 0x9E3779B97F4A7C15``, brought to [-1, 1) and scaled; the seed counts the weights from 0 in the
+    order w, a_src, a_dst, w_edge, a_edge or w_l, w_r, a, w_edge. The attention types gat and gatv2 draw theirs in this way.
+
     Examples
     --------
     >>> import numpy as np, ruvector
@@ -769,7 +773,7 @@ def _gat_vectors(num_heads, width, a_src, a_dst):
 
 
 def _gatv2_vectors(num_heads, width, a):
-    return None, _vector(a, "a", num_heads, width, 1)
+    return None, _vector(a, "a", num_heads, width, 2)
 
 
 def _type(version, vectors):
@@ -828,7 +832,7 @@ _SLOPE = Parameter("negative_slope", "float", 0.2, None, None, "of LeakyReLU, wh
 
 
 def _vector_parameter(name, what):
-    text = f"what weighs {what}, shape (num_heads, head_dim); fixed draws when None: see GATLayer"
+    text = f"what weighs {what}, shape (num_heads, head_dim); the fixed draws of a GATLayer when None"
     return Parameter(name, "array", None, None, None, text)
 
 

@@ -175,7 +175,7 @@ static void primitives(const char *isa, rv_dtype dtype, int64_t n, int at_end)
     free(plain);
 }
 
-/* Graph attention of rows of many degrees, with every optional array; then the sort of its edges. */
+/* Graph attention of rows of many degrees, with every optional array (edge terms for odd widths); then the sort of edges. */
 static void graph(const char *isa, rv_dtype dtype, int version, int64_t heads, int64_t dim, int64_t v_dim, int mean, int at_end)
 {
     enum { TARGETS = 9, SOURCES = 11, EDGE_DIM = 3 };
@@ -212,7 +212,7 @@ static void graph(const char *isa, rv_dtype dtype, int version, int64_t heads, i
         rv_gat_args a = {.dtype = dtype, .version = version, .heads = heads, .dim = dim, .v_dim = v_dim, .targets = TARGETS,
                          .sources = SOURCES, .edges = edges, .starts = starts, .ends = starts + 1, .indices = indices,
                          .order = order, .query = x[0], .key = x[1], .value = x[2], .a_target = x[3], .a_source = x[4],
-                         .edge = x[5], .edge_dim = EDGE_DIM, .w_edge = x[6], .mask = x[7], .bias = x[8], .out = x[9],
+                         .edge = dim % 2 ? x[5] : NULL, .edge_dim = EDGE_DIM, .w_edge = x[6], .mask = x[7], .bias = x[8], .out = x[9],
                          .weights = x[10], .mean = mean, .slope = 0.2, .scale = 1, .dropout = 0.25, .dropout_seed = 5,
                          .query_stride = (int64_t)(vector * item), .key_stride = (int64_t)(vector * item),
                          .value_stride = heads * v_dim * (int64_t)item, .edge_stride = (int64_t)(width * item),
