@@ -13,4 +13,7 @@ const rv_api rv_api_table = {
     .type_at = rv_type_at,
     .type_find = rv_type_find,
     .type_lower = rv_type_lower,
+    .topk_run = rv_topk_run,
+    .gate_draw = rv_gate_draw,
+    .expert_group = rv_expert_group,
 };

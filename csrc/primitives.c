@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Elements converted at a time for 16-bit storage, and the work a thread should have. */
+/* Elements converted at a time for 16-bit storage. */
 #define RV_CHUNK 2048
-#define RV_THREAD_BYTES ((int64_t)1 << 20)
 
 size_t rv_dtype_size(rv_dtype dtype)
 {
@@ -16,13 +15,6 @@ size_t rv_dtype_size(rv_dtype dtype)
 }
 
 static int known(rv_dtype dtype) { return dtype >= RV_F32 && dtype <= RV_BF16; }
-
-static int threads_for(int threads, int64_t bytes, int64_t pieces)
-{
-    int64_t most = 1 + bytes / RV_THREAD_BYTES, want = threads ? threads : rv_threads_get();
-    want = want < most ? want : most;
-    return (int)(want < pieces ? want : pieces > 0 ? pieces : 1);
-}
 
 rv_status rv_map_run(rv_map f, rv_dtype dtype, const void *x, void *y, int64_t n)
 {
@@ -81,7 +73,7 @@ rv_status rv_dots_run(const rv_dots_args *a)
         return RV_ERR_SHAPE;
     dots_call call = {a, rv_kernels_get(a->dtype), a->count};
     bytes = a->count * a->dim * (int64_t)rv_dtype_size(a->dtype);
-    int threads = threads_for(a->threads, bytes, a->count);
+    int threads = rv_threads_for(a->threads, bytes, a->count);
     if (a->count == 0)
         return RV_OK;
     if (threads == 1 && !(a->interrupted && bytes > 64 * RV_THREAD_BYTES)) {
@@ -131,7 +123,7 @@ rv_status rv_softmax_run(const rv_softmax_args *a)
     if (a->rows == 0 || a->n == 0)
         return RV_OK;
     bytes = a->rows * a->n * 4;
-    int threads = threads_for(a->threads, bytes * 8, a->rows);
+    int threads = rv_threads_for(a->threads, bytes * 8, a->rows);
     softmax_call call = {a, rv_kernels_get(a->dtype), NULL, a->rows / (4 * threads) + 1};
     if (bytes / a->rows * call.piece > RV_THREAD_BYTES)
         call.piece = RV_THREAD_BYTES / (bytes / a->rows) + 1;

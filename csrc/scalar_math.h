@@ -38,4 +38,17 @@ static inline double rv_log(double x)
     return e * RV_LN2_HI - ((half - (s * (half + r) + e * RV_LN2_LO)) - f);
 }
 
+/* Square root of a positive normal double: Heron's rule from half the exponent, as in vec/scalar.h; 1 ULP. */
+static inline double rv_sqrt(double x)
+{
+    uint64_t bits;
+    double s;
+    memcpy(&bits, &x, 8);
+    bits = (bits >> 1) + ((uint64_t)1023 << 51);
+    memcpy(&s, &bits, 8);
+    for (int i = 0; i < 4; i++)
+        s = (s + x / s) * 0.5;
+    return s;
+}
+
 #endif

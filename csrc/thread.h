@@ -26,6 +26,17 @@
 rv_status rv_parallel_for(int64_t tasks, int threads, void (*fn)(void *context, int worker, int64_t task), void *context,
                           rv_interrupt interrupted, void *interrupt_context);
 
+/* The work, in bytes read, that is worth a thread of its own. */
+#define RV_THREAD_BYTES ((int64_t)1 << 20)
+
+/* Threads for a call that reads `bytes` in at most `pieces` tasks; threads = 0 asks rv_threads_get(). */
+static inline int rv_threads_for(int threads, int64_t bytes, int64_t pieces)
+{
+    int64_t most = 1 + bytes / RV_THREAD_BYTES, want = threads ? threads : rv_threads_get();
+    want = want < most ? want : most;
+    return (int)(want < pieces ? want : pieces > 0 ? pieces : 1);
+}
+
 /* Well under the 100 ms in which a person or a database expects an answer; asking may cost a wait for the interpreter's lock
  * of up to 5 ms, so that at most a quarter of the time is lost to a busy neighbour. */
 #define RV_POLL_MS 20

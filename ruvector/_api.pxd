@@ -60,6 +60,26 @@ cdef extern from "ruvector.h" nogil:
         rv_interrupt interrupted
         void *context
 
+    ctypedef enum rv_topk_mode:
+        RV_TOPK_VALUES
+        RV_TOPK_SOFTMAX
+        RV_TOPK_SHARE
+
+    ctypedef struct rv_topk_args:
+        rv_dtype dtype
+        rv_topk_mode mode
+        const void *x
+        void *values
+        int64_t *indices
+        int64_t rows, n, k
+        int64_t x_stride
+        int threads
+        rv_interrupt interrupted
+        void *context
+
+    enum:
+        RV_GATE_SEED
+
     ctypedef struct rv_array:
         void *data
         int64_t *batch_stride
@@ -115,3 +135,6 @@ cdef extern from "ruvector.h" nogil:
         const rv_type *(*type_at)(int) noexcept nogil
         int (*type_find)(const char *) noexcept nogil
         rv_status (*type_lower)(int, const double *, double *, rv_attn_args *) noexcept nogil
+        rv_status (*topk_run)(const rv_topk_args *) noexcept nogil
+        rv_status (*gate_draw)(uint64_t, int64_t, int64_t, double *) noexcept nogil
+        rv_status (*expert_group)(const int64_t *, int64_t, int64_t, int64_t, int64_t, int64_t *, int64_t *, int64_t *, unsigned char *) noexcept nogil

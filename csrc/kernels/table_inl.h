@@ -1,6 +1,7 @@
 /* All bodies and the table of one ISA and dtype: included last, inside the target region. RV_TABLE is the table's name. */
 #include "common_inl.h"
 #include "primitives_inl.h"
+#include "moe_inl.h"
 #include "tile_inl.h"
 #include "few_inl.h"
 
@@ -9,6 +10,7 @@ const rv_kernels RV_TABLE = {
     .dots = dots,
     .map = map,
     .softmax_row = softmax_row,
+    .topk = topk,
     .tile_rows = tile_rows,
     .tile_scratch = tile_scratch,
     .tile_begin = tile_begin,
