@@ -23,6 +23,7 @@ except ModuleNotFoundError as error:
         "ruvector is not built here: this is its source tree; run `pip install .` and import it from another folder"
     ) from None
 
+from ruvector._moe import top_k_gating, topk
 from ruvector._primitives import batched_dot_products, dot, log_softmax, softmax
 from ruvector._registry import (
     AttentionRecord,
@@ -53,6 +54,17 @@ from ruvector.functional import (
     sliding_window_attention,
     varlen_attention,
 )
+from ruvector.mechanisms.moe import (
+    ExpertLoad,
+    MixtureOfExperts,
+    Routing,
+    expert_capacity,
+    gate_weights,
+    load_balancing_loss,
+    moe_attention,
+    moe_route,
+    router_z_loss,
+)
 from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_runtime, use_isa
 
 __version__ = "0.1.0"
@@ -61,7 +73,10 @@ __all__ = [
     "AttentionRecord",
     "AttentionState",
     "AttentionType",
+    "ExpertLoad",
+    "MixtureOfExperts",
     "Parameter",
+    "Routing",
     "UnknownAttentionType",
     "__version__",
     "alibi_attention",
@@ -73,18 +88,24 @@ __all__ = [
     "causal_attention",
     "cross_attention",
     "dot",
+    "expert_capacity",
     "flash_attention",
+    "gate_weights",
     "get_attention",
     "get_num_threads",
     "grouped_query_attention",
     "isa",
     "isas",
+    "load_balancing_loss",
     "local_attention",
     "log_softmax",
     "merge_states",
+    "moe_attention",
+    "moe_route",
     "multi_head_attention",
     "partial_attention",
     "register",
+    "router_z_loss",
     "scaled_dot_attention",
     "scaled_dot_product_attention",
     "self_attention",
@@ -92,6 +113,8 @@ __all__ = [
     "show_runtime",
     "sliding_window_attention",
     "softmax",
+    "top_k_gating",
+    "topk",
     "use_isa",
     "varlen_attention",
 ]

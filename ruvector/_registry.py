@@ -48,8 +48,10 @@ class Parameter:
 
     def check(self, value):
         """`value` in this parameter's type, or TypeError / ValueError."""
+        if value is None and self.default is None:
+            return None
         if self.type == "array":
-            return None if value is None else float64_array(value, self.name)
+            return float64_array(value, self.name)
         value = number(value, self.name, whole=self.type == "int")
         if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
             raise ValueError(f"{self.name} must be {self.range_text()}, got {value}")
@@ -110,6 +112,9 @@ def _read_catalog():
     return records
 
 
+# The usage guide's types in its order; C has some of them, Python the others.
+_GUIDE = ("scaled_dot", "multi_head", "flash_v2", "linear", "gat", "sparse", "moe", "cross", "sliding_window", "poincare")
+
 _compiled: list[AttentionRecord] = _read_catalog()
 _python: dict[str, tuple[AttentionRecord, Callable]] = {}
 _names: dict[str, str] = {n: r.name for r in _compiled for n in (r.name, *r.aliases)}
@@ -134,7 +139,8 @@ def attention_types() -> tuple[AttentionRecord, ...]:
     >>> [record.name for record in ruvector.attention_types()][:3]
     ['scaled_dot', 'multi_head', 'flash_v2']
     """
-    return (*_compiled, *(record for record, _ in _python.values()))
+    records = [*_compiled, *(record for record, _ in _python.values())]
+    return tuple(sorted(records, key=lambda r: _GUIDE.index(r.name) if r.name in _GUIDE else len(_GUIDE)))
 
 
 def canonical(name) -> str:
@@ -263,8 +269,9 @@ class _Constructor:
 
 class _AttentionTypeMeta(type):
     def __getattr__(cls, name):
+        # in any case, so that MoE is found as well
         for record in attention_types():
-            if camel(record.name) == name:
+            if camel(record.name).lower() == name.lower():
                 return _Constructor(record.name)
         known = ", ".join(camel(record.name) for record in attention_types())
         raise AttributeError(f"AttentionType has no member {name!r}; it has {known}")

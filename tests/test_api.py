@@ -28,18 +28,24 @@ FUNCTIONS = {
     "causal_attention",
     "cross_attention",
     "dot",
+    "expert_capacity",
     "flash_attention",
+    "gate_weights",
     "get_attention",
     "get_num_threads",
     "grouped_query_attention",
     "isa",
     "isas",
+    "load_balancing_loss",
     "local_attention",
     "log_softmax",
     "merge_states",
+    "moe_attention",
+    "moe_route",
     "multi_head_attention",
     "partial_attention",
     "register",
+    "router_z_loss",
     "scaled_dot_attention",
     "scaled_dot_product_attention",
     "self_attention",
@@ -47,10 +53,12 @@ FUNCTIONS = {
     "show_runtime",
     "sliding_window_attention",
     "softmax",
+    "top_k_gating",
+    "topk",
     "use_isa",
     "varlen_attention",
 }
-CLASSES = {"AttentionState", "AttentionType", "UnknownAttentionType"}
+CLASSES = {"AttentionState", "AttentionType", "ExpertLoad", "MixtureOfExperts", "Routing", "UnknownAttentionType"}
 
 # The usage guide's rows, in its order: name -> (complexity, best_for). Types that are still to come have no row here yet.
 GUIDE = {
@@ -73,6 +81,7 @@ ALIASES = {
     "flashv2": "flash_v2",
     "sliding": "sliding_window",
     "gqa": "grouped_query",
+    "mixture_of_experts": "moe",
 }
 PARAMETERS = {
     "scaled_dot": {"softcap": 0.0},
@@ -85,6 +94,17 @@ PARAMETERS = {
     "alibi": {"num_heads": 8, "slopes": None},
     "sliding_window": {"window_size": 256},
     "local": {"window_size": 256},
+    "moe": {
+        "num_experts": 8,
+        "top_k": 2,
+        "capacity_factor": None,
+        "jitter_noise": 0.0,
+        "gate": None,
+        "w_q": None,
+        "w_k": None,
+        "w_v": None,
+        "w_o": None,
+    },
 }
 
 
@@ -201,6 +221,53 @@ class Signatures:
     def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""): ...
 
     @staticmethod
+    def topk(x, k, axis=-1): ...
+
+    @staticmethod
+    def top_k_gating(logits, top_k=2, *, order="softmax_topk", normalize=True): ...
+
+    @staticmethod
+    def moe_route(
+        embedding,
+        num_experts=8,
+        top_k=2,
+        *,
+        gate=None,
+        order="softmax_topk",
+        normalize=True,
+        capacity_factor=None,
+        jitter=0.0,
+        training=False,
+        rng=None,
+    ): ...
+
+    @staticmethod
+    def MixtureOfExperts(
+        num_experts=8,
+        top_k=2,
+        *,
+        gate=None,
+        experts=None,
+        capacity_factor=None,
+        jitter=0.0,
+        order="softmax_topk",
+        normalize=True,
+        rng=None,
+    ): ...
+
+    @staticmethod
+    def expert_capacity(num_tokens, num_experts, top_k=1, capacity_factor=1.25): ...
+
+    @staticmethod
+    def gate_weights(dim, num_experts=8, *, rng=None): ...
+
+    @staticmethod
+    def load_balancing_loss(probabilities, indices): ...
+
+    @staticmethod
+    def router_z_loss(logits): ...
+
+    @staticmethod
     def isa(): ...
 
     @staticmethod
@@ -289,6 +356,7 @@ def test_functions_of_the_types_have_the_parameters_of_their_type():
         "sliding_window_attention": "sliding_window",
         "local_attention": "local",
         "self_attention": "self",
+        "moe_attention": "moe",
     }
     for function, name in functions.items():
         parameters = inspect.signature(getattr(ruvector, function)).parameters
@@ -453,7 +521,7 @@ def test_records_start_with_the_rows_of_the_usage_guide():
     names = [r.name for r in records]
     assert len(set(names)) == len(names)
     present = [name for name in GUIDE if name in names]
-    assert {"scaled_dot", "multi_head", "flash_v2", "cross", "sliding_window"} <= set(present)
+    assert {"scaled_dot", "multi_head", "flash_v2", "moe", "cross", "sliding_window"} <= set(present)
     assert names[: len(present)] == present
     for record in records[: len(present)]:
         assert (record.complexity, record.best_for) == GUIDE[record.name]
@@ -492,6 +560,8 @@ def test_attention_type_records(name):
     assert make() == plain
     assert hash(make()) == hash(plain)
     assert camel(name) in repr(plain) or name in repr(plain)
+    # the enum of the sources writes some of them with more capitals: MoE, GAT
+    assert getattr(ruvector.AttentionType, camel(name).upper())() == plain
     options = {p.name: p.default + 4 for p in type_record(name).parameters if isinstance(p.default, int)}
     if options:
         other = make(**options)

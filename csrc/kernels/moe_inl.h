@@ -93,29 +93,14 @@ static int64_t top_heap(const real *x, int64_t n, int64_t k, real *value, int64_
     return nans;
 }
 
-/* sum exp(x - max): short chains join a wide accumulator, as in softmax_row. */
+/* sum exp(x - max) */
 static double top_exp_sum(const real *x, int64_t n, real max)
 {
-    real wide[2 * RV_LANES];
-    int64_t whole = n / RV_LANES * RV_LANES, i = 0;
-    vreal top = v_set1(max);
-    w_zero(wide);
+    int64_t whole = n / RV_LANES * RV_LANES;
+    vreal top = v_set1(max), last = v_zero();
     if (whole < n)
-        w_add(wide, v_exp(v_sub(v_load_or(x + whole, n - whole, -INFINITY), top)));
-    while (i < whole) {
-        int64_t end = whole - i < 2 * RV_SUM_CHAIN * RV_LANES ? whole : i + 2 * RV_SUM_CHAIN * RV_LANES;
-        vreal s0 = v_zero(), s1 = v_zero();
-        for (; i + 2 * RV_LANES <= end; i += 2 * RV_LANES) {
-            s0 = v_add(s0, v_exp(v_sub(v_load(x + i), top)));
-            s1 = v_add(s1, v_exp(v_sub(v_load(x + i + RV_LANES), top)));
-        }
-        if (i < end) {
-            s0 = v_add(s0, v_exp(v_sub(v_load(x + i), top)));
-            i += RV_LANES;
-        }
-        w_add(wide, v_add(s0, s1));
-    }
-    return w_total(wide);
+        last = v_exp(v_sub(v_load_or(x + whole, n - whole, -INFINITY), top));
+    return exp_sum(x, NULL, whole, top, last, 0);
 }
 
 static void top_bad_weights(int64_t k, real *value, int64_t *index)

@@ -107,9 +107,6 @@ static void map(rv_map f, const void *x, void *y, int64_t n)
 }
 #undef RV_MAP_LOOP
 
-/* Vectors that one chain of a sum of exponentials takes before it joins the wide accumulator. */
-#define RV_SUM_CHAIN (RV_REAL_BITS == 32 ? 16 : 4)
-
 /* e / sum to about one unit: for float, a product with the reciprocal in two parts, which costs a third of a division. */
 #if RV_REAL_BITS == 32 && RV_HAVE_FMA
 typedef struct reciprocal { vreal high, low; } reciprocal;
@@ -131,13 +128,47 @@ RV_INLINE reciprocal reciprocal_of(double sum)
 RV_INLINE vreal over(vreal e, reciprocal r) { return v_div(e, r.sum); }
 #endif
 
-/* y = exp(x - max x) / sum, or x - max x - log sum. Short chains join a wide accumulator, so that the sum of a row of any
- * length is right to a unit; the weight is e / sum, never exp(x - lse). */
+/* The sum of exp(x - max) over `whole` elements, whole vectors, and of the lanes of `last`; each exp, or x - max for `log`, goes
+ * to dst where that is not NULL. Four vectors, two of doubles, join a wide accumulator: an element is rounded in sums twice,
+ * or once, so that one that dominates its row loses little to the many small ones, in a row of any length. */
+RV_INLINE double exp_sum(const real *src, real *dst, int64_t whole, vreal max, vreal last, int log)
+{
+    real wide[2 * RV_LANES];
+    int64_t i = 0;
+    w_zero(wide);
+    for (; i + 4 * RV_LANES <= whole; i += 4 * RV_LANES) {
+        vreal x0 = v_sub(v_load(src + i), max), x1 = v_sub(v_load(src + i + RV_LANES), max);
+        vreal x2 = v_sub(v_load(src + i + 2 * RV_LANES), max), x3 = v_sub(v_load(src + i + 3 * RV_LANES), max);
+        vreal e0 = v_exp(x0), e1 = v_exp(x1), e2 = v_exp(x2), e3 = v_exp(x3);
+        if (dst) {
+            v_store(dst + i, log ? x0 : e0);
+            v_store(dst + i + RV_LANES, log ? x1 : e1);
+            v_store(dst + i + 2 * RV_LANES, log ? x2 : e2);
+            v_store(dst + i + 3 * RV_LANES, log ? x3 : e3);
+        }
+        vreal low = v_add(e0, e1), high = v_add(e2, e3);
+        if (RV_REAL_BITS == 64) {
+            w_add(wide, low);
+            w_add(wide, high);
+        } else {
+            w_add(wide, v_add(low, high));
+        }
+    }
+    for (; i < whole; i += RV_LANES) {
+        vreal x0 = v_sub(v_load(src + i), max), e0 = v_exp(x0);
+        if (dst)
+            v_store(dst + i, log ? x0 : e0);
+        w_add(wide, e0);
+    }
+    w_add(wide, last);
+    return w_total(wide);
+}
+
+/* y = exp(x - max x) / sum, or x - max x - log sum; the weight is e / sum, never exp(x - lse). */
 static void softmax_row(const void *x, void *y, int64_t n, int log)
 {
     const real *src = x;
     real *dst = y;
-    real wide[2 * RV_LANES];
     int64_t whole = n / RV_LANES * RV_LANES, i;
     if (n <= 0)
         return;
@@ -151,34 +182,8 @@ static void softmax_row(const void *x, void *y, int64_t n, int log)
     for (; i < whole; i += RV_LANES)
         top = v_max(v_load(src + i), top);
     vreal max = v_set1(v_hmax(v_max(v_max(top, top1), v_max(top2, top3))));
-    w_zero(wide);
-    i = 0;
-    while (i + 4 * RV_LANES <= whole) {
-        int64_t end = whole - i < 4 * RV_SUM_CHAIN * RV_LANES ? whole : i + 4 * RV_SUM_CHAIN * RV_LANES;
-        vreal s0 = v_zero(), s1 = v_zero(), s2 = v_zero(), s3 = v_zero();
-        for (; i + 4 * RV_LANES <= end; i += 4 * RV_LANES) {
-            vreal x0 = v_sub(v_load(src + i), max), x1 = v_sub(v_load(src + i + RV_LANES), max);
-            vreal x2 = v_sub(v_load(src + i + 2 * RV_LANES), max), x3 = v_sub(v_load(src + i + 3 * RV_LANES), max);
-            vreal e0 = v_exp(x0), e1 = v_exp(x1), e2 = v_exp(x2), e3 = v_exp(x3);
-            v_store(dst + i, log ? x0 : e0);
-            v_store(dst + i + RV_LANES, log ? x1 : e1);
-            v_store(dst + i + 2 * RV_LANES, log ? x2 : e2);
-            v_store(dst + i + 3 * RV_LANES, log ? x3 : e3);
-            s0 = v_add(s0, e0);
-            s1 = v_add(s1, e1);
-            s2 = v_add(s2, e2);
-            s3 = v_add(s3, e3);
-        }
-        w_add(wide, v_add(v_add(s0, s1), v_add(s2, s3)));
-    }
-    for (; i < whole; i += RV_LANES) {
-        vreal x0 = v_sub(v_load(src + i), max), e0 = v_exp(x0);
-        v_store(dst + i, log ? x0 : e0);
-        w_add(wide, e0);
-    }
     vreal x0 = v_sub(tail, max), last = v_exp(x0);
-    w_add(wide, whole < n ? last : v_zero());
-    double sum = w_total(wide);
+    double sum = exp_sum(src, dst, whole, max, whole < n ? last : v_zero(), log);
     if (log) {
         vreal shift = v_set1((real)rv_log(sum));
         for (i = 0; i < whole; i += RV_LANES)
