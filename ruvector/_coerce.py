@@ -257,10 +257,15 @@ def mask(x, double, single, name="mask"):
     return x
 
 
-def dropout_seed(rng):
+def explicit_generator(rng, what):
+    """The generator that the option `what` draws from."""
     if rng is None:
-        raise ValueError("dropout needs an explicit rng (a numpy.random.Generator or a seed), got None")
-    return int(generator(rng).integers(2**63))
+        raise ValueError(f"{what} needs an explicit rng (a numpy.random.Generator or a seed), got None")
+    return generator(rng)
+
+
+def dropout_seed(rng):
+    return int(explicit_generator(rng, "dropout").integers(2**63))
 
 
 def generator(rng):

@@ -175,8 +175,7 @@ def top_k_gating(logits, top_k=2, *, order="softmax_topk", normalize=True):
         logits = _coerce.rows_along(_coerce.array(logits, "logits"), -1, "logits")
         top_k = _options.number(top_k, "top_k", whole=True)
         normalize = _options.flag(normalize, "normalize")
-        if order not in ("softmax_topk", "topk_softmax"):
-            raise ValueError(f"order must be 'softmax_topk' or 'topk_softmax', got {order!r}")
+        order = _options.one_of(order, "order", ("softmax_topk", "topk_softmax"))
     if not 1 <= top_k <= RV_DIM(logits, RV_NDIM(logits) - 1):
         raise ValueError(f"top_k must be between 1 and the {RV_DIM(logits, RV_NDIM(logits) - 1)} experts, got {top_k}")
     mode = RV_TOPK_SOFTMAX if normalize or order == "topk_softmax" else RV_TOPK_SHARE

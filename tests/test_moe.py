@@ -21,6 +21,9 @@ ORDERS = (
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 47, 48, 63, 64, 65, 95, 127, 128, 129, 255, 256, 257, 300)
 
 
+FEWER_WIDTHS = (1, 2, 3, 5, 8, 12, 16, 17, 32, 33, 63, 64, 65, 128, 256, 300)
+
+
 def counts(n):
     """Experts a token: around every change of method, and all of them."""
     return [k for k in sorted({1, 2, 3, 4, 5, 8, 9, 16, 17, n - 1, n}) if 1 <= k <= n]
@@ -107,7 +110,7 @@ def test_topk_of_long_rows(isa, dtype_name, dtype):
 
 
 def test_equal_elements_keep_their_order(isa, dtype_name, dtype):
-    for n in WIDTHS:
+    for n in FEWER_WIDTHS:
         for value in (0.0, -1.5, -np.inf, np.inf, np.nan):
             x = np.full((5, n), value, dtype)
             for k in counts(n):
@@ -177,9 +180,9 @@ def test_topk_of_lists_integers_and_booleans_is_float64(isa):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("options", ORDERS, ids=lambda o: f"{o['order']}-{o['normalize']}")
+@pytest.mark.parametrize("options", ORDERS[:2], ids=("normalized", "shares"))
 def test_gating_is_within_the_bound_of_a_softmax(isa, dtype_name, dtype, options, kind):
-    for n in WIDTHS:
+    for n in FEWER_WIDTHS:
         logits = logit_rows(kind, 35, n, dtype, "gating")
         for k in counts(n):
             check_gating(logits, k, options, f"{n}, {k}")
@@ -189,8 +192,8 @@ def test_gating_is_within_the_bound_of_a_softmax(isa, dtype_name, dtype, options
 def test_gating_of_many_rows_is_within_the_bound(isa, dtype_name):
     """Thousands of rows of near-equal logits, where nothing but rounding is left."""
     for n, k in ((8, 2), (8, 4), (64, 2), (64, 8), (256, 2), (256, 16), (256, 40)):
-        scale = np.repeat([0.01, 0.3, 1, 4], 500)[:, None]
-        logits = (generator("many", n, k).standard_normal((2000, n)) * scale).astype(DTYPES[dtype_name])
+        scale = np.repeat([0.01, 0.3, 1, 4], 250)[:, None]
+        logits = (generator("many", n, k).standard_normal((1000, n)) * scale).astype(DTYPES[dtype_name])
         for options in ORDERS[:2]:
             check_gating(logits, k, options, f"{n}, {k}, {options}")
 
@@ -291,7 +294,7 @@ def test_gating_of_a_row_does_not_depend_on_the_others(isa, dtype_name, dtype):
 
 def test_the_number_of_threads_does_not_change_a_bit(isa, dtype_name, dtype, threads):
     for n, k in ((8, 2), (64, 2), (256, 2), (200, 8), (300, 40)):
-        logits = normal((3_000_000 // n, n), dtype, "threads")
+        logits = normal((600_000 // n, n), dtype, "threads")  # more than a megabyte in 16 bits
         results = []
         for count in (1, 2, 3, 8):
             ruvector.set_num_threads(count)

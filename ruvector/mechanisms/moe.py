@@ -12,7 +12,7 @@ import numpy as np
 
 from ruvector import _coerce, _moe
 from ruvector._moe import top_k_gating
-from ruvector._options import flag, number
+from ruvector._options import flag, number, one_of
 from ruvector._primitives import log_softmax, softmax
 from ruvector._registry import Parameter, get_attention, register
 from ruvector.functional import _documented
@@ -115,6 +115,11 @@ def _capacity_factor(value):
     if value <= 0:
         raise ValueError(f"capacity_factor must be positive, got {value}")
     return value
+
+
+def _weighing(order, normalize):
+    """The options of `top_k_gating`, checked."""
+    return {"order": one_of(order, "order", ("softmax_topk", "topk_softmax")), "normalize": flag(normalize, "normalize")}
 
 
 def _jitter(value, name):
@@ -250,21 +255,20 @@ def _working(dtype):
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def _matmul(a, b, out=None):
+def _matmul(a, b):
     """NaN and infinity pass silently, as in kernels."""
     with np.errstate(all="ignore"):
-        return np.matmul(a, b, out=out)
+        return np.matmul(a, b)
 
 
-def _jittered(tokens, jitter, rng, name):
-    if rng is None:
-        raise ValueError(f"{name} needs an explicit rng (a numpy.random.Generator or a seed), got None")
-    noise = _coerce.generator(rng).uniform(1 - jitter, 1 + jitter, tokens.rows.shape)
-    return tokens._replace(rows=tokens.rows * noise.astype(tokens.rows.dtype))
+def _jittered(tokens, jitter, rng):
+    noise = rng.uniform(1 - jitter, 1 + jitter, tokens.rows.shape)
+    with np.errstate(all="ignore"):
+        return tokens._replace(rows=tokens.rows * noise.astype(tokens.rows.dtype))
 
 
-def _routing(tokens, logits, top_k, order="softmax_topk", normalize=True, capacity_factor=None):
-    indices, weights = top_k_gating(logits, top_k, order=order, normalize=normalize)
+def _routing(tokens, logits, top_k, capacity_factor, **weighing):
+    indices, weights = top_k_gating(logits, top_k, **weighing)
     weights, capacity = weights.astype(tokens.dtype, copy=False), None
     if capacity_factor is not None:
         capacity = expert_capacity(*logits.shape, top_k, capacity_factor)
@@ -356,12 +360,14 @@ def moe_route(
     (array([6, 0, 0]), array([2, 3, 4, 5]))
     """
     num_experts, top_k = _experts(num_experts, top_k)
-    capacity_factor, jitter = _capacity_factor(capacity_factor), _jitter(jitter, "jitter")
+    capacity_factor, jitter, weighing = _capacity_factor(capacity_factor), _jitter(jitter, "jitter"), _weighing(order, normalize)
+    noisy = flag(training, "training") and jitter > 0
+    rng = _coerce.explicit_generator(rng, "jitter") if noisy else None
     tokens, gate = _tokens(embedding, gate)
-    if flag(training, "training") and jitter:
-        tokens = _jittered(tokens, jitter, rng, "jitter")
+    if noisy:
+        tokens = _jittered(tokens, jitter, rng)
     logits = _logits(tokens, gate, num_experts, _moe.GATE_SEED)
-    return _routing(tokens, logits, top_k, order, normalize, capacity_factor)
+    return _routing(tokens, logits, top_k, capacity_factor, **weighing)
 
 
 def load_balancing_loss(probabilities, indices):
@@ -520,9 +526,7 @@ class MixtureOfExperts:
         self.experts = None if experts is None else self._checked(experts)
         self.capacity_factor = _capacity_factor(capacity_factor)
         self.jitter = _jitter(jitter, "jitter")
-        if order not in ("softmax_topk", "topk_softmax"):
-            raise ValueError(f"order must be 'softmax_topk' or 'topk_softmax', got {order!r}")
-        self.order, self.normalize = order, flag(normalize, "normalize")
+        self.order, self.normalize = _weighing(order, normalize).values()
         self._seed = _gate_seed(rng)
 
     def _checked(self, experts):
@@ -572,11 +576,13 @@ class MixtureOfExperts:
         -------
         Routing
         """
+        noisy = flag(training, "training") and self.jitter > 0
+        rng = _coerce.explicit_generator(rng, "jitter") if noisy else None
         tokens, gate = _tokens(x, self.gate, "x")
-        if flag(training, "training") and self.jitter:
-            tokens = _jittered(tokens, self.jitter, rng, "jitter")
+        if noisy:
+            tokens = _jittered(tokens, self.jitter, rng)
         logits = _logits(tokens, gate, self.num_experts, self._seed)
-        return _routing(tokens, logits, self.top_k, self.order, self.normalize, self.capacity_factor)
+        return _routing(tokens, logits, self.top_k, self.capacity_factor, order=self.order, normalize=self.normalize)
 
     def forward(self, x, *, training=False, rng=None, return_routing=False):
         """The weighted sum of the experts' results.
@@ -647,12 +653,56 @@ class MixtureOfExperts:
         return parts
 
 
-def _weight(weight, shape, name):
-    """A projection of this shape, where None stands for any length."""
-    if weight.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, weight.shape)):
-        want = ", ".join("out" if n is None else str(n) for n in shape)
-        raise ValueError(f"{name} must have shape ({want}), got {weight.shape}")
-    return weight
+def _check_weight(weight, shape, name):
+    """A projection is None or has this shape, where None stands for any length."""
+    if weight is None or (weight.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, weight.shape))):
+        return
+    want = ", ".join("out" if n is None else str(n) for n in shape)
+    raise ValueError(f"{name} must have shape ({want}), got {weight.shape}")
+
+
+def _check_shapes(query, key, value, num_experts, gate, w_q, w_k, w_v, w_o):
+    """Everything about shapes but the mask's; returns the leading axes."""
+    if query.ndim < 2 or key.ndim < 2 or value.ndim < 2:
+        _coerce.refuse_axes(query, key, value)
+    if key.shape[-2] != value.shape[-2]:
+        raise ValueError(f"Keys and values must have same length: {key.shape[-2]} vs {value.shape[-2]}")
+    shapes, width = f"query {query.shape}, key {key.shape}, value {value.shape}", query.shape[-1]
+    if width < 1:
+        raise ValueError(f"head_dim must be at least 1, got {shapes}")
+    _check_weight(gate, (width, num_experts), "gate")
+    _check_weight(w_k, (key.shape[-1], None), "w_k")
+    _check_weight(w_v, (value.shape[-1], None), "w_v")
+    key_width, v_width = (x.shape[-1] if w is None else w.shape[1] for x, w in ((key, w_k), (value, w_v)))
+    _check_weight(w_q, (num_experts, width, key_width), "w_q")
+    _check_weight(w_o, (num_experts, v_width, None), "w_o")
+    if w_q is None and width != key_width:
+        raise ValueError(f"Query and key dimensions must match: {width} vs {key_width}")
+    if w_q is None and width % num_experts:
+        raise ValueError(f"Query dimension {width} must be divisible by num_experts {num_experts}")
+    return _coerce._broadcast((query.shape[:-2], key.shape[:-2], value.shape[:-2]), shapes)
+
+
+def _broadcast_mask(mask, lead, q_len, kv_len):
+    """(*lead, q_len or 1, kv_len)"""
+    if mask is None:
+        return None
+    mask, full = mask.reshape((1,) * (2 - mask.ndim) + mask.shape), (*lead, q_len, kv_len)
+    if mask.ndim > len(full) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], full[::-1])):
+        _coerce.refuse_mask(mask, lead, None, q_len, kv_len, "mask")
+    return np.broadcast_to(mask, (*lead, mask.shape[-2], kv_len))
+
+
+def _rows_of_mask(mask, rows, causal, q_len, kv_len):
+    """The mask of some query rows, causality put in."""
+    if mask is not None and len(mask) > 1:
+        mask = mask[rows]
+    if not causal or q_len == 1:
+        return mask
+    before = np.arange(kv_len) <= (rows + (kv_len - q_len))[:, None]
+    if mask is None:
+        return before
+    return mask & before if mask.dtype == bool else np.where(before, mask, np.array(-np.inf, mask.dtype))
 
 
 def _attend(
@@ -680,52 +730,28 @@ def _attend(
     num_experts, top_k = _experts(num_experts, top_k)
     capacity_factor, jitter_noise = _capacity_factor(capacity_factor), _jitter(jitter_noise, "jitter_noise")
     training, dtype, single = flag(training, "training"), query.dtype, query.ndim == 1
+    if training and (jitter_noise or dropout):
+        # one stream for the jitter and for the dropout of every expert
+        rng = _coerce.explicit_generator(rng, "jitter_noise" if jitter_noise else "dropout")
     if single:
         query = query[None]
-    if query.ndim < 2 or key.ndim < 2 or value.ndim < 2:
-        _coerce.refuse_axes(query, key, value)
-    if key.shape[-2] != value.shape[-2]:
-        raise ValueError(f"Keys and values must have same length: {key.shape[-2]} vs {value.shape[-2]}")
-    shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
-    lead = _coerce._broadcast((query.shape[:-2], key.shape[:-2], value.shape[:-2]), shapes)
-    (q_len, width), kv_len = query.shape[-2:], key.shape[-2]
-    if width < 1:
-        raise ValueError(f"head_dim must be at least 1, got {shapes}")
+    lead = _check_shapes(query, key, value, num_experts, gate, w_q, w_k, w_v, w_o)
+    (q_len, width), kv_len, working = query.shape[-2:], key.shape[-2], _working(dtype)
+    mask = _broadcast_mask(mask, lead, q_len, kv_len)
 
-    working = _working(dtype)
     query, key, value = (x.astype(working, copy=False) for x in (query, key, value))
-    if w_k is not None:
-        key = _matmul(key, _weight(w_k, (key.shape[-1], None), "w_k").astype(working))
-    if w_v is not None:
-        value = _matmul(value, _weight(w_v, (value.shape[-1], None), "w_v").astype(working))
-    if w_q is not None:
-        w_q = _weight(w_q, (num_experts, width, key.shape[-1]), "w_q").astype(working)
-    elif width != key.shape[-1]:
-        raise ValueError(f"Query and key dimensions must match: {width} vs {key.shape[-1]}")
-    elif width % num_experts:
-        raise ValueError(f"Query dimension {width} must be divisible by num_experts {num_experts}")
-    if w_o is not None:
-        w_o = _weight(w_o, (num_experts, value.shape[-1], None), "w_o").astype(working)
-    if mask is not None:
-        mask = mask.reshape((1,) * (2 - mask.ndim) + mask.shape)
-        full = (*lead, q_len, kv_len)
-        if mask.ndim > len(full) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], full[::-1])):
-            _coerce.refuse_mask(mask, lead, None, q_len, kv_len, "mask")
-        mask = np.broadcast_to(mask, (*lead, mask.shape[-2], kv_len))
-    if training and rng is not None:
-        rng = _coerce.generator(rng)    # jitter and the dropout of every expert draw from one stream
-
+    w_q, w_k, w_v, w_o = (None if w is None else w.astype(working, copy=False) for w in (w_q, w_k, w_v, w_o))
+    key, value = (x if w is None else _matmul(x, w) for x, w in ((key, w_k), (value, w_v)))
+    key, value = (np.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (key, value))
     query = np.broadcast_to(query, (*lead, q_len, width)).reshape(-1, width)
     tokens = _Tokens(query, (len(query),), working)
     if training and jitter_noise:
-        tokens = _jittered(tokens, jitter_noise, rng, "jitter_noise")
-    logits = _logits(tokens, gate, num_experts, _moe.GATE_SEED)
-    routing = _routing(tokens, logits, top_k, capacity_factor=capacity_factor)
-    _, starts, order, _ = _grouped(routing)
+        tokens = _jittered(tokens, jitter_noise, rng)
+    routing = _routing(tokens, _logits(tokens, gate, num_experts, _moe.GATE_SEED), top_k, capacity_factor)
+    weights, (_, starts, order, _) = routing.weights.ravel(), _grouped(routing)
+
     attend = get_attention("scaled_dot", scale=scale, dropout=dropout)
-    key, value = (np.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (key, value))
     out = np.zeros((len(query), value.shape[-1] if w_o is None else w_o.shape[2]), working)
-    weights = routing.weights.ravel()
     head = width // num_experts
     for e in range(num_experts):
         chosen = order[starts[e] : starts[e + 1]]
@@ -745,18 +771,6 @@ def _attend(
                 out[rows] += weights[assigned, None] * part
     out = out.astype(dtype, copy=False)
     return out[0] if single else out.reshape(*lead, q_len, out.shape[-1])
-
-
-def _rows_of_mask(mask, rows, causal, q_len, kv_len):
-    """The mask of some query rows, causality put in."""
-    if mask is not None and len(mask) > 1:
-        mask = mask[rows]
-    if not causal or q_len == 1:
-        return mask
-    before = np.arange(kv_len) <= (rows + (kv_len - q_len))[:, None]
-    if mask is None:
-        return before
-    return mask & before if mask.dtype == bool else np.where(before, mask, np.array(-np.inf, mask.dtype))
 
 
 @_documented
