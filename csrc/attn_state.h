@@ -21,7 +21,9 @@
 
 /* Options that hold for every row of a call. */
 typedef struct rv_attn_options {
-    rv_dtype storage;
+    rv_dtype storage;                       /* of query and out; tile: of key and value too */
+    rv_dtype kv;                            /* few: of key and value */
+    int64_t ahead;                          /* few: bytes from what is read to what is fetched into cache; 0 = no fetching */
     int64_t kv_len, dim, v_dim;
     int block_keys;                         /* tile: 1 .. RV_CARRY_KEYS; few: 1 .. RV_FEW_KEYS */
     double scale, softcap;
@@ -61,7 +63,8 @@ typedef struct rv_few_row {
 typedef struct rv_few {
     const rv_attn_options *options;
     const char *key, *value;
-    int64_t key_stride, value_stride;
+    int64_t key_stride, value_stride;       /* bytes */
+    const float *key_scale, *value_scale;   /* RV_I8: of each row */
     int rows;
     rv_few_row row[RV_FEW_ROWS];
     char *state, *scratch;                  /* few_state() bytes to keep, few_scratch() bytes to work in */

@@ -12,7 +12,7 @@
 
 size_t rv_dtype_size(rv_dtype dtype)
 {
-    return dtype == RV_F64 ? 8 : dtype == RV_F32 ? 4 : 2;
+    return dtype == RV_F64 ? 8 : dtype == RV_F32 ? 4 : dtype == RV_I8 ? 1 : 2;
 }
 
 static int known(rv_dtype dtype) { return dtype >= RV_F32 && dtype <= RV_BF16; }

@@ -21,8 +21,9 @@ typedef enum rv_status {
     RV_ERR_INTERRUPTED  /* args->interrupted returned nonzero; outputs are unspecified */
 } rv_status;
 
-/* Storage types. float16 and bfloat16 are stored only: arithmetic is float32. */
-typedef enum rv_dtype { RV_F32 = 0, RV_F64 = 1, RV_F16 = 2, RV_BF16 = 3 } rv_dtype;
+/* Storage types. float16 and bfloat16 are stored only: arithmetic is float32. RV_I8 stores keys and values of caches and
+ * nothing else: codes -127 .. 127, each row with a float32 scale, the number being code * scale. */
+typedef enum rv_dtype { RV_F32 = 0, RV_F64 = 1, RV_F16 = 2, RV_BF16 = 3, RV_I8 = 4 } rv_dtype;
 
 size_t rv_dtype_size(rv_dtype dtype);
 
@@ -111,6 +112,14 @@ typedef struct rv_array {
     int64_t row_stride;
 } rv_array;
 
+/* How key and value are stored where it is not as the call's dtype: RV_F32, RV_F16, RV_BF16 or RV_I8, for calls of float32,
+ * float16 or bfloat16. Scales (RV_I8 only) are finite floats, (batch..., heads, kv_len), those of a head contiguous: row_stride
+ * is not used. */
+typedef struct rv_kv_storage {
+    rv_dtype dtype;
+    rv_array key_scale, value_scale;
+} rv_kv_storage;
+
 /* softmax(softcap(scale * Q K^T) + bias) V for every (batch, head).
  * query (batch..., heads, q_len, dim), key (batch..., key_heads, kv_len, dim), value (batch..., value_heads, kv_len, v_dim),
  * out (batch..., heads, q_len, v_dim); key_heads and value_heads divide heads, query head h reads head h / (heads / key_heads).
@@ -119,7 +128,8 @@ typedef struct rv_array {
  * log-sum-exp -inf; NaN at a visible position makes that row NaN. No alignment beyond the element's is needed.
  * out must not overlap an input. q_len or batch 0: nothing is written. dim >= 1; kv_len 0: zeros. */
 typedef struct rv_attn_args {
-    rv_dtype dtype;
+    rv_dtype dtype;                     /* of query and out, and of key and value without `storage` */
+    const rv_kv_storage *storage;       /* or NULL; not with weights, dropout or sequences */
     int batch_axes;
     int64_t batch_shape[RV_MAX_BATCH_AXES];
     int64_t heads, key_heads, value_heads;

@@ -6,6 +6,9 @@ static int is_half(rv_dtype storage) { return storage == RV_F16 || storage == RV
 
 static int64_t storage_size(rv_dtype storage) { return is_half(storage) ? 2 : (int64_t)sizeof(real); }
 
+/* Bytes of an element of stored keys and values. */
+RV_INLINE int64_t kv_size(rv_dtype type) { return type == RV_I8 ? 1 : storage_size(type); }
+
 #if RV_REAL_BITS == 32
 static void widen(rv_dtype from, const void *x, void *y, int64_t n)
 {
@@ -17,6 +20,12 @@ static void widen(rv_dtype from, const void *x, void *y, int64_t n)
             v_store(dst + i, v_load_f16(src + i));
         if (i < n)
             v_store_tail(dst + i, v_load_f16_tail(src + i, n - i), n - i);
+    } else if (from == RV_I8) {
+        const int8_t *codes = x;
+        for (; i + RV_LANES <= n; i += RV_LANES)
+            v_store(dst + i, v_load_i8(codes + i));
+        if (i < n)
+            v_store_tail(dst + i, v_load_i8_tail(codes + i, n - i), n - i);
     } else {
         for (; i + RV_LANES <= n; i += RV_LANES)
             v_store(dst + i, v_load_bf16(src + i));
@@ -48,13 +57,41 @@ static void narrow(rv_dtype to, const void *x, void *y, int64_t n)
 static const real *as_real(rv_dtype storage, const char *p, int64_t n, real *room)
 {
 #if RV_REAL_BITS == 32
-    if (is_half(storage)) {
+    if (is_half(storage) || storage == RV_I8) {
         widen(storage, p, room, n);
         return room;
     }
 #endif
     (void)storage; (void)n; (void)room;
     return (const real *)p;
+}
+
+/* A vector of keys or values of any storage, and n < RV_LANES elements, the rest zero. `type` is a constant where it counts. */
+RV_INLINE vreal few_load(const rv_dtype type, const char *p)
+{
+#if RV_REAL_BITS == 32
+    if (type == RV_F16)
+        return v_load_f16((const uint16_t *)p);
+    if (type == RV_BF16)
+        return v_load_bf16((const uint16_t *)p);
+    if (type == RV_I8)
+        return v_load_i8((const int8_t *)p);
+#endif
+    (void)type;
+    return v_load((const real *)p);
+}
+RV_INLINE vreal few_load_tail(const rv_dtype type, const char *p, int64_t n)
+{
+#if RV_REAL_BITS == 32
+    if (type == RV_F16)
+        return v_load_f16_tail((const uint16_t *)p, n);
+    if (type == RV_BF16)
+        return v_load_bf16_tail((const uint16_t *)p, n);
+    if (type == RV_I8)
+        return v_load_i8_tail((const int8_t *)p, n);
+#endif
+    (void)type;
+    return v_load_tail((const real *)p, n);
 }
 
 /* n < RV_LANES elements, the rest `fill`. */

@@ -168,6 +168,11 @@ RV_INLINE void v_store_bf16(uint16_t *p, vreal x)
     _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(r));
 }
 
+RV_INLINE vreal v_load_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+
 RV_INLINE __m256d w_half(const real *p, int i) { return _mm256_castps_pd(_mm256_loadu_ps(p + 8 * i)); }
 RV_INLINE void w_put(real *p, __m256d lo, __m256d hi)
 {
@@ -198,6 +203,12 @@ RV_INLINE __m128 w_quotient_half(const real *p, const real *q, int i)
 RV_INLINE vreal w_quotient(const real *p, const real *q)
 {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(w_quotient_half(p, q, 0)), w_quotient_half(p, q, 1), 1);
+}
+RV_INLINE vreal w_times(const real *p, double x)
+{
+    __m256d factor = _mm256_set1_pd(x);
+    __m128 low = _mm256_cvtpd_ps(_mm256_mul_pd(w_half(p, 0), factor)), high = _mm256_cvtpd_ps(_mm256_mul_pd(w_half(p, 1), factor));
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
 }
 RV_INLINE double w_get(const real *p, int i) { double x; memcpy(&x, p + 2 * i, sizeof x); return x; }
 

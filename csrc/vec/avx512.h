@@ -146,7 +146,8 @@ RV_INLINE void v_sum_quarters(vreal s, real *p)
 {
     s = _mm512_add_ps(s, _mm512_permute_ps(s, 0x4e));
     s = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
-    _mm_storeu_ps(p, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, s)));
+    __m512i first = _mm512_castsi128_si512(_mm_setr_epi32(0, 4, 8, 12));
+    _mm_storeu_ps(p, _mm512_castps512_ps128(_mm512_permutexvar_ps(first, s)));
 }
 
 /* 4 x 4 in every quarter. */
@@ -197,6 +198,10 @@ RV_INLINE __m256i v_to_bf16(vreal x)
 RV_INLINE void v_store_bf16(uint16_t *p, vreal x) { _mm256_storeu_si256((__m256i *)p, v_to_bf16(x)); }
 RV_INLINE void v_store_bf16_tail(uint16_t *p, vreal x, int64_t n) { _mm256_mask_storeu_epi16(p, m_first(n), v_to_bf16(x)); }
 
+RV_INLINE vreal v_from_i8(__m128i codes) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)); }
+RV_INLINE vreal v_load_i8(const int8_t *p) { return v_from_i8(_mm_loadu_si128((const __m128i *)p)); }
+RV_INLINE vreal v_load_i8_tail(const int8_t *p, int64_t n) { return v_from_i8(_mm_maskz_loadu_epi8(m_first(n), p)); }
+
 RV_INLINE __m512d w_half(const real *p, int i) { return _mm512_castps_pd(_mm512_loadu_ps(p + 16 * i)); }
 RV_INLINE void w_put(real *p, __m512d lo, __m512d hi)
 {
@@ -228,6 +233,12 @@ RV_INLINE __m256 w_quotient_half(const real *p, const real *q, int i)
 RV_INLINE vreal w_quotient(const real *p, const real *q)
 {
     return _mm512_insertf32x8(_mm512_castps256_ps512(w_quotient_half(p, q, 0)), w_quotient_half(p, q, 1), 1);
+}
+RV_INLINE vreal w_times(const real *p, double x)
+{
+    __m512d factor = _mm512_set1_pd(x);
+    __m256 low = _mm512_cvtpd_ps(_mm512_mul_pd(w_half(p, 0), factor)), high = _mm512_cvtpd_ps(_mm512_mul_pd(w_half(p, 1), factor));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
 }
 RV_INLINE double w_get(const real *p, int i) { double x; memcpy(&x, p + 2 * i, sizeof x); return x; }
 
@@ -266,9 +277,11 @@ RV_INLINE void v_transpose(const char *src, int64_t stride, real *dst, int64_t d
 
 #endif
 
+/* Blends run on every vector port, shuffles on two that products need as well. */
 RV_INLINE void v_sum4(vreal a, vreal b, vreal c, vreal d, real *p)
 {
-    vreal ab = v_add(QUARTERS(a, b, 0x44), QUARTERS(a, b, 0xee)), cd = v_add(QUARTERS(c, d, 0x44), QUARTERS(c, d, 0xee));
+    const vmask high = (vmask)~((1u << (RV_LANES / 2)) - 1);
+    vreal ab = v_add(v_select(high, b, a), QUARTERS(a, b, 0x4e)), cd = v_add(v_select(high, d, c), QUARTERS(c, d, 0x4e));
     v_sum_quarters(v_add(QUARTERS(ab, cd, 0x88), QUARTERS(ab, cd, 0xdd)), p);
 }
 

@@ -146,6 +146,14 @@ RV_INLINE void v_store_bf16(uint16_t *p, vreal x)
     vst1_u16(p, vshrn_n_u32(r, 16));
 }
 
+RV_INLINE vreal v_load_i8(const int8_t *p)
+{
+    int32_t codes;
+    memcpy(&codes, p, sizeof codes);
+    int16x8_t wide = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(codes)));
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(wide)));
+}
+
 RV_INLINE float64x2_t w_half(const real *p, int i) { return vreinterpretq_f64_f32(vld1q_f32(p + 4 * i)); }
 RV_INLINE void w_put(real *p, float64x2_t lo, float64x2_t hi)
 {
@@ -176,6 +184,10 @@ RV_INLINE float32x2_t w_quotient_half(const real *p, const real *q, int i)
 RV_INLINE vreal w_quotient(const real *p, const real *q)
 {
     return vcombine_f32(w_quotient_half(p, q, 0), w_quotient_half(p, q, 1));
+}
+RV_INLINE vreal w_times(const real *p, double x)
+{
+    return vcombine_f32(vcvt_f32_f64(vmulq_n_f64(w_half(p, 0), x)), vcvt_f32_f64(vmulq_n_f64(w_half(p, 1), x)));
 }
 RV_INLINE double w_get(const real *p, int i) { double x; memcpy(&x, p + 2 * i, sizeof x); return x; }
 

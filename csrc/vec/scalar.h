@@ -24,6 +24,7 @@
  *   v_load_f16(p), v_store_f16(p, x), v_load_f16_tail(p, n), v_store_f16_tail(p, x, n), and the same of bf16 (float only):
  *                           16-bit storage as uint16_t; narrowing rounds to nearest, ties to even, overflow to infinity,
  *                           NaN to a quiet NaN
+ *   v_load_i8(p), v_load_i8_tail(p, n)      int8_t as numbers (float only)
  *
  * For math.h alone:
  *   RV_LOOKUP_BITS          log2 of the entries of v_lookup's table; 0 where there is none
@@ -37,6 +38,7 @@
  *   w_set1(p, x)                              every lane = the double x
  *   w_merge(p, q)                             p += q
  *   w_quotient(p, q)                          p / q as real (q the wide sum of weights), 0 where q = 0
+ *   w_times(p, x)                             p times the double x, as real (float only)
  *   w_get(p, i)                               lane i as a double (the pair's sum)
  */
 #include "real.h"
@@ -160,6 +162,9 @@ RV_INLINE void v_store_f16_tail(uint16_t *p, vreal x, int64_t n) { if (n > 0) v_
 RV_INLINE vreal v_load_bf16_tail(const uint16_t *p, int64_t n) { return n > 0 ? v_load_bf16(p) : 0; }
 RV_INLINE void v_store_bf16_tail(uint16_t *p, vreal x, int64_t n) { if (n > 0) v_store_bf16(p, x); }
 
+RV_INLINE vreal v_load_i8(const int8_t *p) { return *p; }
+RV_INLINE vreal v_load_i8_tail(const int8_t *p, int64_t n) { return n > 0 ? *p : 0; }
+
 RV_INLINE double w_get(const real *p, int i) { double x; memcpy(&x, p + 2 * i, sizeof x); return x; }
 RV_INLINE void w_set1(real *p, double x) { memcpy(p, &x, sizeof x); }
 RV_INLINE void w_zero(real *p) { w_set1(p, 0); }
@@ -171,6 +176,7 @@ RV_INLINE vreal w_quotient(const real *p, const real *q)
     double l = w_get(q, 0);
     return l == 0 ? 0 : (real)(w_get(p, 0) / l);
 }
+RV_INLINE vreal w_times(const real *p, double x) { return (real)(w_get(p, 0) * x); }
 
 #else
 

@@ -23,7 +23,7 @@ static void fault(int number)
     _exit(number);
 }
 
-enum { ARRAYS = 6 };
+enum { ARRAYS = 8 };
 static char *region[ARRAYS];
 static size_t region_bytes, page;
 
@@ -53,6 +53,7 @@ static void fill(rv_dtype dtype, void *p, size_t n)
         if (dtype == RV_F64) ((double *)p)[i] = x;
         else if (dtype == RV_F32) ((float *)p)[i] = x;
         else if (dtype == RV_BF16) ((uint16_t *)p)[i] = (uint16_t)(bits >> 16);
+        else if (dtype == RV_I8) ((int8_t *)p)[i] = (int8_t)(x * 127);
         else ((uint16_t *)p)[i] = (uint16_t)(0x3800 | (seed >> 22)) ^ (uint16_t)((seed & 256) << 7);
     }
 }
@@ -78,20 +79,37 @@ static void ok(rv_status status)
 
 typedef struct shape { int64_t q_len, kv_len; int heads, group; int mask; int causal; } shape;
 
-static void attention(const char *isa, rv_dtype dtype, int64_t d, int64_t dv, const shape *s, int at_end)
+/* Key and value stored as `kv`; scales, which RV_I8 has, are arrays of their own. */
+static void attention(const char *isa, rv_dtype dtype, rv_dtype kv, int64_t d, int64_t dv, const shape *s, int at_end)
 {
-    size_t item = rv_dtype_size(dtype), q_heads = (size_t)s->heads * (size_t)s->group;
+    size_t item = rv_dtype_size(dtype), kv_item = rv_dtype_size(kv), q_heads = (size_t)s->heads * (size_t)s->group;
     size_t n[4] = {q_heads * (size_t)(s->q_len * d), (size_t)s->heads * (size_t)(s->kv_len * d),
                    (size_t)s->heads * (size_t)(s->kv_len * dv), q_heads * (size_t)(s->q_len * dv)};
     size_t mask_item = s->mask == RV_MASK_FLOAT ? dtype == RV_F64 ? 8 : 4 : 1;
     size_t mask_bytes = s->mask ? (size_t)(s->q_len * s->kv_len) * mask_item : 0;
-    void *p[4], *plain[4];
+    size_t rows = (size_t)s->heads * (size_t)s->kv_len;
+    void *p[4], *plain[4], *scales[2], *plain_scales[2];
     for (int i = 0; i < 4; i++) {
-        p[i] = guarded(i, n[i] * item, at_end);
-        plain[i] = malloc(n[i] * item + 1);
-        fill(dtype, p[i], n[i]);
-        memcpy(plain[i], p[i], n[i] * item);
+        rv_dtype type = i == 1 || i == 2 ? kv : dtype;
+        size_t bytes = n[i] * rv_dtype_size(type);
+        p[i] = guarded(i, bytes, at_end);
+        plain[i] = malloc(bytes + 1);
+        fill(type, p[i], n[i]);
+        memcpy(plain[i], p[i], bytes);
     }
+    for (int i = 0; i < 2; i++) {
+        scales[i] = guarded(6 + i, rows * sizeof(float), at_end);
+        plain_scales[i] = malloc(rows * sizeof(float));
+        fill(RV_F32, scales[i], rows);
+        memcpy(plain_scales[i], scales[i], rows * sizeof(float));
+    }
+    rv_kv_storage storage, plain_storage;
+    memset(&storage, 0, sizeof storage);
+    storage.dtype = kv;
+    storage.key_scale.head_stride = storage.value_scale.head_stride = s->kv_len * (int64_t)sizeof(float);
+    plain_storage = storage;
+    storage.key_scale.data = scales[0]; storage.value_scale.data = scales[1];
+    plain_storage.key_scale.data = plain_scales[0]; plain_storage.value_scale.data = plain_scales[1];
     void *mask = guarded(4, mask_bytes, at_end);
     for (size_t i = 0; s->mask && i < (size_t)(s->q_len * s->kv_len); i++) {
         float x = draw();
@@ -110,8 +128,10 @@ static void attention(const char *isa, rv_dtype dtype, int64_t d, int64_t dv, co
     a.kv_len = s->kv_len;
     a.dim = d;
     a.v_dim = dv;
-    a.query.row_stride = a.key.row_stride = d * (int64_t)item;
-    a.value.row_stride = a.out.row_stride = dv * (int64_t)item;
+    a.query.row_stride = d * (int64_t)item;
+    a.key.row_stride = d * (int64_t)kv_item;
+    a.value.row_stride = dv * (int64_t)kv_item;
+    a.out.row_stride = dv * (int64_t)item;
     a.query.head_stride = s->q_len * a.query.row_stride;
     a.key.head_stride = s->kv_len * a.key.row_stride;
     a.value.head_stride = s->kv_len * a.value.row_stride;
@@ -125,16 +145,20 @@ static void attention(const char *isa, rv_dtype dtype, int64_t d, int64_t dv, co
     a.mask.data = mask;
     a.mask.row_stride = s->kv_len * (int64_t)mask_item;
     a.mask_col_stride = (int64_t)mask_item;
-    snprintf(where, sizeof where, "%s dtype %d d %d dv %d L %d S %d heads %dx%d mask %d causal %d at_end %d", isa, dtype, (int)d,
-             (int)dv, (int)s->q_len, (int)s->kv_len, s->heads, s->group, s->mask, s->causal, at_end);
+    snprintf(where, sizeof where, "%s dtype %d kv %d d %d dv %d L %d S %d heads %dx%d mask %d causal %d at_end %d", isa, dtype, kv,
+             (int)d, (int)dv, (int)s->q_len, (int)s->kv_len, s->heads, s->group, s->mask, s->causal, at_end);
     a.query.data = p[0]; a.key.data = p[1]; a.value.data = p[2]; a.out.data = p[3]; a.lse = lse;
+    a.storage = kv == dtype ? NULL : &storage;
     ok(rv_attn_run(&a));
     a.query.data = plain[0]; a.key.data = plain[1]; a.value.data = plain[2]; a.out.data = plain[3]; a.lse = plain_lse;
+    a.storage = kv == dtype ? NULL : &plain_storage;
     ok(rv_attn_run(&a));
     same(p[3], plain[3], n[3] * item);
     same(lse, plain_lse, q_heads * (size_t)s->q_len * 8);
     for (int i = 0; i < 4; i++)
         free(plain[i]);
+    for (int i = 0; i < 2; i++)
+        free(plain_scales[i]);
     free(plain_lse);
 }
 
@@ -192,6 +216,7 @@ int main(void)
         {1, 1, 1, 1, RV_MASK_NONE, 0}, {1, 67, 1, 3, RV_MASK_BOOL, 0}, {3, 9, 2, 1, RV_MASK_FLOAT, 1},
         {5, 3, 1, 1, RV_MASK_NONE, 1}, {13, 66, 1, 1, RV_MASK_BOOL, 0}, {49, 65, 1, 1, RV_MASK_FLOAT, 1},
     };
+    static const rv_dtype stored[] = {RV_F32, RV_F16, RV_BF16};
     for (int i = 0; rv_isa_at(i); i++) {
         const char *isa = rv_isa_at(i);
         long before = checks;
@@ -208,8 +233,15 @@ int main(void)
                 int edge = d < 20 || (d & 15) <= 1 || (d & 15) == 15;
                 for (int s = 0; s < (int)(sizeof shapes / sizeof *shapes); s++)
                     if (edge || s == d % 6)
-                        for (int at_end = 0; at_end < 2; at_end++)
-                            attention(isa, (rv_dtype)dtype, d, d % 5 == 0 ? 258 - d : d, shapes + s, at_end);
+                        for (int at_end = 0; at_end < 2; at_end++) {
+                            attention(isa, (rv_dtype)dtype, (rv_dtype)dtype, d, d % 5 == 0 ? 258 - d : d, shapes + s, at_end);
+                            /* another storage for each shape, and int8, which has tails of its own, for every one */
+                            if (dtype == RV_F64)
+                                continue;
+                            attention(isa, (rv_dtype)dtype, RV_I8, d, d % 5 == 0 ? 258 - d : d, shapes + s, at_end);
+                            if ((int)stored[s % 3] != dtype)
+                                attention(isa, (rv_dtype)dtype, stored[s % 3], d, d, shapes + s, at_end);
+                        }
             }
         printf("%-8s %ld comparisons\n", isa, checks - before);
     }
