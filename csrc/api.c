@@ -9,6 +9,7 @@ const rv_api rv_api_table = {
     .dots_run = rv_dots_run,
     .softmax_run = rv_softmax_run,
     .attn_run = rv_attn_run,
+    .rows_run = rv_rows_run,
     .merge_run = rv_merge_run,
     .type_at = rv_type_at,
     .type_find = rv_type_find,

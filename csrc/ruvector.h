@@ -165,6 +165,20 @@ rv_status rv_attn_run(const rv_attn_args *args);
 rv_status rv_merge_run(rv_dtype dtype, const void *const *outputs, const double *const *lses, int64_t count, int64_t rows,
                        int64_t dim, void *out, double *lse);
 
+/* ---- rows of caches (cache.c) ------------------------------------------------------------------------------- */
+
+/* Rows (batch, heads, rows, columns) of `source` into `target`, each row contiguous, the two not overlapping. RV_F64 goes to
+ * RV_F64 alone; the others to each other and to RV_I8: scale = max|row| / 127 (rounded up where it is subnormal), codes =
+ * row / scale rounded to nearest, ties to even; scale and codes 0 for a row of zeros. The codes are those of every ISA.
+ * RV_ERR_PARAM also when a row for RV_I8 is not finite; rows before it are written then. */
+typedef struct rv_rows_args {
+    rv_dtype from, to;
+    int64_t batch, heads, rows, columns;
+    rv_array source, target;            /* one batch axis */
+    rv_array scales;                    /* RV_I8: floats, those of a head contiguous; row_stride is not used */
+} rv_rows_args;
+rv_status rv_rows_run(const rv_rows_args *args);
+
 /* ---- the catalogue of attention types that C runs (catalog.c, from attention.def) ---------------------------- */
 
 typedef struct rv_param {
@@ -204,6 +218,7 @@ typedef struct rv_api {
     rv_status (*dots_run)(const rv_dots_args *);
     rv_status (*softmax_run)(const rv_softmax_args *);
     rv_status (*attn_run)(const rv_attn_args *);
+    rv_status (*rows_run)(const rv_rows_args *);
     rv_status (*merge_run)(rv_dtype, const void *const *, const double *const *, int64_t, int64_t, int64_t, void *, double *);
     const rv_type *(*type_at)(int);
     int (*type_find)(const char *);

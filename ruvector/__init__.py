@@ -33,6 +33,7 @@ from ruvector._registry import (
     get_attention,
     register,
 )
+from ruvector.cache import AttentionCache, KVCache
 from ruvector.functional import (
     AttentionState,
     alibi_attention,
@@ -58,9 +59,11 @@ from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_r
 __version__ = "0.1.0"
 
 __all__ = [
+    "AttentionCache",
     "AttentionRecord",
     "AttentionState",
     "AttentionType",
+    "KVCache",
     "Parameter",
     "UnknownAttentionType",
     "__version__",

@@ -3,7 +3,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 __version__: str
 __all__: list[str]
@@ -15,6 +15,65 @@ _Window = tuple[int | None, int | None] | None
 class AttentionState(NamedTuple):
     output: _Array
     lse: NDArray[np.float64]
+
+class KVCache:
+    num_kv_heads: int
+    head_dim: int
+    v_dim: int
+    batch: int
+    length: int
+    capacity: int
+    dtype: np.dtype[Any]
+    @property
+    def window(self) -> int | None: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def keys(self) -> _Array: ...
+    @property
+    def values(self) -> _Array: ...
+    def __init__(
+        self,
+        num_kv_heads: int,
+        head_dim: int,
+        v_dim: int | None = None,
+        *,
+        batch: int = 1,
+        capacity: int = 0,
+        window: int | None = None,
+        dtype: DTypeLike = ...,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def __copy__(self) -> KVCache: ...
+    def __deepcopy__(self, memo: Any) -> KVCache: ...
+    def append(self, keys: ArrayLike, values: ArrayLike) -> None: ...
+    @overload
+    def attend(
+        self,
+        query: ArrayLike,
+        *,
+        scale: float | None = None,
+        softcap: float = 0.0,
+        alibi_slopes: ArrayLike | None = None,
+        return_lse: Literal[False] = False,
+        out: _Array | None = None,
+    ) -> _Array: ...
+    @overload
+    def attend(
+        self,
+        query: ArrayLike,
+        *,
+        scale: float | None = None,
+        softcap: float = 0.0,
+        alibi_slopes: ArrayLike | None = None,
+        return_lse: Literal[True],
+        out: _Array | None = None,
+    ) -> tuple[_Array, NDArray[np.float64]]: ...
+    def clear(self) -> None: ...
+    def truncate(self, length: int) -> None: ...
+    def copy(self) -> KVCache: ...
+
+AttentionCache = KVCache
 
 class Parameter:
     name: str

@@ -16,6 +16,7 @@ cdef extern from "ruvector.h" nogil:
         RV_F64
         RV_F16
         RV_BF16
+        RV_I8
 
     ctypedef enum rv_map:
         RV_MAP_EXP
@@ -66,8 +67,19 @@ cdef extern from "ruvector.h" nogil:
         int64_t head_stride
         int64_t row_stride
 
+    ctypedef struct rv_kv_storage:
+        rv_dtype dtype
+        rv_array key_scale, value_scale
+
+    ctypedef struct rv_rows_args:
+        rv_dtype from_ "from"
+        rv_dtype to
+        int64_t batch, heads, rows, columns
+        rv_array source, target, scales
+
     ctypedef struct rv_attn_args:
         rv_dtype dtype
+        const rv_kv_storage *storage
         int batch_axes
         int64_t *batch_shape
         int64_t heads, key_heads, value_heads
@@ -111,6 +123,7 @@ cdef extern from "ruvector.h" nogil:
         rv_status (*dots_run)(const rv_dots_args *) noexcept nogil
         rv_status (*softmax_run)(const rv_softmax_args *) noexcept nogil
         rv_status (*attn_run)(const rv_attn_args *) noexcept nogil
+        rv_status (*rows_run)(const rv_rows_args *) noexcept nogil
         rv_status (*merge_run)(rv_dtype, const void **, const double **, int64_t, int64_t, int64_t, void *, double *) noexcept nogil
         const rv_type *(*type_at)(int) noexcept nogil
         int (*type_find)(const char *) noexcept nogil

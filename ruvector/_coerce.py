@@ -18,10 +18,10 @@ def is_bfloat16(dtype):
     """Whether this is ml_dtypes' bfloat16; the first one seen teaches the compiled modules its number."""
     global _bfloat16
     if _bfloat16 is None and dtype.type.__name__ == "bfloat16" and dtype.itemsize == 2:
-        from ruvector import _attention, _primitives
+        from ruvector import _attention, _cache, _primitives
 
-        _attention._learn_bfloat16(dtype.num)
-        _primitives._learn_bfloat16(dtype.num)
+        for module in (_attention, _cache, _primitives):
+            module._learn_bfloat16(dtype.num)
         _bfloat16 = dtype
     return dtype == _bfloat16 if _bfloat16 is not None else False
 
@@ -313,3 +313,68 @@ def refuse_mask(x, batch, heads, q_len, kv_len, name):
 def refuse_slopes(x, batch, heads):
     want = f"({heads},)" + (f" or {(*batch, heads)}" if batch else "")
     raise ValueError(f"alibi_slopes shape {x.shape} does not fit {want}")
+
+
+def aligned(shape, dtype):
+    """An empty C-contiguous array that starts at a cache line."""
+    dtype = np.dtype(dtype)
+    count = 1
+    for n in shape:
+        count *= n
+    try:
+        room = np.empty(count * dtype.itemsize + 64, np.uint8)
+    except ValueError:  # more than a pointer can count
+        raise MemoryError(f"not enough memory for an array of shape {tuple(shape)} and dtype {dtype}") from None
+    start = -room.ctypes.data % 64
+    return room[start : start + count * dtype.itemsize].view(dtype).reshape(shape)
+
+
+def cache_rows(x, name, dtype):
+    """Keys or values in a dtype from which the rows of a cache of `dtype` are made."""
+    x = array(x, name)
+    own = x.dtype.newbyteorder("=")
+    if dtype != np.float64 and own.itemsize <= 4:
+        return plain(x, own)
+    with np.errstate(over="ignore"):
+        return plain(x, np.dtype(np.float32) if dtype == np.int8 else dtype)
+
+
+def cache_query(x, double):
+    """The dtype of the result, and the query in the type of the cache's arithmetic or in 16 bits."""
+    x = array(x, "query")
+    own = x.dtype.newbyteorder("=")
+    if not double and own.itemsize <= 4:
+        return None, plain(x, own)
+    with np.errstate(over="ignore"):
+        return own, plain(x, np.dtype(np.float64 if double else np.float32))
+
+
+def refuse_cache_rows(cache, keys, values):
+    """Which shapes keys and values must have to be appended."""
+    lead = f"({cache.batch}, {cache.num_kv_heads}"
+    want = [f"{lead}, n, {width}) or {lead}, {width})" for width in (cache.head_dim, cache.v_dim)]
+    raise ValueError(
+        f"keys must have shape {want[0]} and values {want[1]} with the same n"
+        + (", the batch axis optional" if cache.batch == 1 else "")
+        + f"; got keys {keys.shape} and values {values.shape}"
+    )
+
+
+def refuse_cache_query(cache, query):
+    raise ValueError(
+        f"query must have shape ({cache.batch}, H, L, {cache.head_dim}) or ({cache.batch}, H, {cache.head_dim}) with H a "
+        f"multiple of num_kv_heads={cache.num_kv_heads}"
+        + (", the batch axis optional where that is not ambiguous" if cache.batch == 1 else "")
+        + f", got {query.shape}"
+    )
+
+
+def refuse_infinite(keys, values):
+    """Names the first number that int8 cannot hold."""
+    for x, name in ((keys, "keys"), (values, "values")):
+        x = array(x, name)
+        with np.errstate(over="ignore"):
+            bad = np.argwhere(~np.isfinite(x.astype(np.float32)))
+        if len(bad):
+            where = tuple(int(i) for i in bad[0])
+            raise ValueError(f"{name} must be finite in float32 to be stored as int8, got {x[where]} at {where}")

@@ -5,6 +5,7 @@ long double for float64. An attention oracle returns an `Expected`, which carrie
 promises about the library and are never fitted to what it returns.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -408,6 +409,45 @@ def varlen_attention(
         parts.append(core(q, k, v, None, causal, offset, window, slopes, scale, softcap))
     join = lambda name: np.concatenate([np.swapaxes(getattr(p, name), 0, 1) for p in parts])
     return Expected(join("out"), join("lse"), join("kappa"), join("peak"), None, None, parts[0].dtype, parts[0].dim)
+
+
+def cache_attention(query, keys, values, computed, window=None, slopes=None, scale=None, softcap=0.0):
+    """Attention of the last tokens' queries over a cache that holds `keys` and `values`: causal, query i of L at position
+    length - L + i, a window of that many keys up to its own. `computed`: the type of the arithmetic, float32 or float64.
+    """
+    query, keys, values = (np.asarray(x).astype(F64) for x in (np.asarray(query).astype(computed), keys, values))
+    keys, values = repeat_heads(query, keys, values)
+    offset = keys.shape[-2] - query.shape[-2]
+    sides = None if window is None else (window - 1, None)
+    exact = core(query, keys, values, None, True, offset, sides, slopes, scale, softcap)
+    return dataclasses.replace(exact, dtype=np.dtype(computed))
+
+
+def quantised(x):
+    """int8 codes and float32 scales of rows: scale = max|row| / 127, codes round to nearest, ties to even, exactly."""
+    x = np.asarray(x).astype(F32)
+    most = np.abs(x.astype(F64)).max(-1)
+    scales = (most / 127).astype(F32)
+    # rounded up where subnormal, so that no code is above 127
+    low = (scales < np.finfo(F32).tiny) & (scales.astype(F64) < most / 127)
+    scales = np.where(low, np.nextafter(scales, F32.type(1)), scales)
+    exact = x.astype(LONG) / np.where(scales == 0, 1, scales).astype(LONG)[..., None]
+    return np.where(scales[..., None] == 0, 0, np.rint(exact)).astype(np.int8), scales
+
+
+def quantisation_bound(query, keys, values, scale):
+    """How far attention moves when keys and values are quantised, for each query: (..., L, dv).
+
+    An element of a row moves by half its scale, m / 254 (1 + u) with m = max|row|; so a logit moves by at most
+    delta = scale sum|q_i| max_j m_j / 254, a weight by a factor within exp(+-2 delta), and the output by at most
+    (exp(2 delta) - 1) max|V| + max_j m_j / 254 of the values.
+    """
+    query, keys, values = (np.asarray(x).astype(F64) for x in (query, keys, values))
+    keys, values = repeat_heads(query, keys, values)
+    half = (1 + 2.0**-23) / 254
+    delta = abs(scale) * np.abs(query).sum(-1) * np.abs(keys).max((-1, -2), initial=0)[..., None] * half
+    peak = np.abs(values).max((-1, -2), initial=0)[..., None]
+    return (np.expm1(2 * delta) * peak + peak * half)[..., None]
 
 
 def merge_states(outputs, lses):

@@ -50,7 +50,7 @@ FUNCTIONS = {
     "use_isa",
     "varlen_attention",
 }
-CLASSES = {"AttentionState", "AttentionType", "UnknownAttentionType"}
+CLASSES = {"AttentionCache", "AttentionState", "AttentionType", "KVCache", "UnknownAttentionType"}
 
 # The usage guide's rows, in its order: name -> (complexity, best_for). Types that are still to come have no row here yet.
 GUIDE = {

@@ -499,6 +499,80 @@ case(
     [ruvector.AttentionState(np.ones((2, 5, 6), np.complex64), np.zeros((2, 5)))],
 )
 
+# KVCache -------------------------------------------------------------------------------------------------------------
+
+cache = ruvector.KVCache
+for size in ("num_kv_heads", "head_dim", "v_dim", "batch", "window"):
+    for bad, error in ((0, ValueError), (-2, ValueError), (2.0, TypeError), ("3", TypeError), (True, TypeError)):
+        sizes = {"num_kv_heads": 2, "head_dim": 8} | {size: bad}
+        case(f"cache {size}={bad!r}", error, says(size, bad), cache, **sizes)
+for bad, error in ((-1, ValueError), (1.5, TypeError), (None, TypeError)):
+    case(f"cache capacity={bad!r}", error, says("capacity", bad), cache, 2, 8, capacity=bad)
+case("cache of more heads than can be counted", ValueError, says("num_kv_heads", 2**50), cache, 2**50, 8)
+case("cache of too wide heads", ValueError, says("head_dim", 2**30), cache, 2, 2**30)
+case("cache of too wide values", ValueError, says("v_dim", 2**30), cache, 2, 8, 2**30)
+for bad in ("int4", "int16", "complex64", ">f4", "bool", "object", "no dtype", np.longdouble, None, 3):
+    if bad is not np.longdouble or np.dtype(bad) != np.float64:
+        case(f"cache dtype={bad!r}", TypeError, says("dtype", "int8", repr(bad)), cache, 2, 8, dtype=bad)
+
+KV = cache(2, 8, 6, window=4)
+KV.append(x(2, 5, 8), x(2, 5, 6))
+PAIR = cache(2, 8, 6, batch=3)
+ONE = cache(1, 8)
+for name, keys, values in (
+    ("width of keys", x(2, 5, 7), x(2, 5, 6)),
+    ("width of values", x(2, 5, 8), x(2, 5, 7)),
+    ("heads", x(3, 5, 8), x(3, 5, 6)),
+    ("heads of values", x(2, 5, 8), x(3, 5, 6)),
+    ("lengths", x(2, 5, 8), x(2, 4, 6)),
+    ("batch", x(2, 2, 5, 8), x(2, 2, 5, 6)),
+    ("axes", x(1, 1, 2, 5, 8), x(1, 1, 2, 5, 6)),
+    ("one axis", x(8), x(6)),
+    ("no axis", np.float32(1), np.float32(1)),
+):
+    shapes = says("keys", "values", np.shape(keys), np.shape(values), "(1, 2, n, 8)", "(1, 2, 6)")
+    case(f"append {name}", ValueError, shapes, KV.append, keys, values)
+case("append without the batch axis", ValueError, says("(3, 2, n, 8)"), PAIR.append, x(2, 5, 8), x(2, 5, 6))
+case("append another batch", ValueError, says("(3, 2, 8)"), PAIR.append, x(2, 2, 8), x(2, 2, 6))
+for kind, array in WRONG.items():
+    case(f"append keys {kind}", TypeError, says("keys"), KV.append, array, x(2, 5, 6))
+    case(f"append values {kind}", TypeError, says("values"), KV.append, x(2, 5, 8), array)
+    case(f"attend {kind}", TypeError, says("query"), KV.attend, array)
+for name, query in (
+    ("width", x(4, 5, 7)),
+    ("heads", x(3, 5, 8)),
+    ("batch", x(2, 4, 5, 8)),
+    ("axes", x(1, 1, 4, 5, 8)),
+    ("one axis", x(8)),
+    ("no axis", np.float32(1)),
+):
+    case(f"attend {name}", ValueError, says("query", np.shape(query), "num_kv_heads=2"), KV.attend, query)
+case("attend one token without the batch axis", ValueError, says("(3, H, L, 8)", "(4, 8)"), PAIR.attend, x(4, 8))
+case("attend ambiguous", ValueError, says("ambiguous", "(1, 4, 8)"), ONE.attend, x(1, 4, 8))
+for option, bad, error in (
+    ("scale", np.nan, ValueError),
+    ("scale", "one", TypeError),
+    ("softcap", -1.0, ValueError),
+    ("softcap", None, TypeError),
+    ("alibi_slopes", [0.1, 0.2, 0.3], ValueError),
+    ("alibi_slopes", [[0.1] * 4] * 2, ValueError),
+    ("alibi_slopes", [[[0.1] * 4]], ValueError),
+    ("alibi_slopes", 0.1, ValueError),
+    ("alibi_slopes", [np.inf] * 4, ValueError),
+    ("return_lse", 1, TypeError),
+    ("out", [0.0], TypeError),
+    ("out", np.zeros((4, 5, 6)), TypeError),
+    ("out", np.zeros((4, 5, 7), np.float32), ValueError),
+    ("out", np.broadcast_to(np.float32(0), (4, 5, 6)), ValueError),
+):
+    named = f"{bad.dtype} {bad.shape} {bad.strides}" if isinstance(bad, np.ndarray) else repr(bad)
+    case(f"attend {option}={named}", error, says(option), KV.attend, x(4, 5, 8), **{option: bad})
+case("attend out for float64", TypeError, says("out", "float32"), KV.attend, x(4, 5, 8, dtype=np.float64), out=x(4, 5, 6))
+case("attend an unknown option", TypeError, says("mask"), KV.attend, x(4, 5, 8), mask=None)
+case("truncate more than there are", ValueError, says("length", 5, 6), KV.truncate, 6)
+case("truncate below none", ValueError, says("length", -1), KV.truncate, -1)
+case("truncate half a token", TypeError, says("length", 1.5), KV.truncate, 1.5)
+
 # The run time --------------------------------------------------------------------------------------------------------
 
 

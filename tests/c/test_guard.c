@@ -199,6 +199,40 @@ static void primitives(const char *isa, rv_dtype dtype, int64_t n, int at_end)
     free(plain);
 }
 
+/* Rows into a cache, from every type to every other. */
+static void cache_rows(const char *isa, int64_t n, int at_end)
+{
+    for (int from = RV_F32; from <= RV_BF16; from++)
+        for (int to = RV_F32; to <= RV_I8; to++) {
+            if (from != to && (from == RV_F64 || to == RV_F64))
+                continue;
+            size_t item = rv_dtype_size((rv_dtype)from), size = rv_dtype_size((rv_dtype)to), count = 3 * (size_t)n;
+            double plain[3 * 257], plain_out[3 * 257];
+            float plain_scales[3];
+            void *x = guarded(0, count * item, at_end), *y = guarded(1, count * size, at_end);
+            void *scales = guarded(2, sizeof plain_scales, at_end);
+            fill((rv_dtype)from, x, count);
+            memcpy(plain, x, count * item);
+            snprintf(where, sizeof where, "%s rows from %d to %d n %d at_end %d", isa, from, to, (int)n, at_end);
+            rv_rows_args a;
+            memset(&a, 0, sizeof a);
+            a.from = (rv_dtype)from;
+            a.to = (rv_dtype)to;
+            a.batch = a.heads = 1;
+            a.rows = 3;
+            a.columns = n;
+            a.source.row_stride = n * (int64_t)item;
+            a.target.row_stride = n * (int64_t)size;
+            a.source.data = x; a.target.data = y; a.scales.data = scales;
+            ok(rv_rows_run(&a));
+            a.source.data = plain; a.target.data = plain_out; a.scales.data = plain_scales;
+            ok(rv_rows_run(&a));
+            same(y, plain_out, count * size);
+            if (to == RV_I8)
+                same(scales, plain_scales, sizeof plain_scales);
+        }
+}
+
 int main(void)
 {
     page = (size_t)sysconf(_SC_PAGESIZE);
@@ -225,6 +259,9 @@ int main(void)
             failures++;
             continue;
         }
+        for (int64_t d = 1; d <= 257; d++)
+            for (int at_end = 0; at_end < 2; at_end++)
+                cache_rows(isa, d, at_end);
         for (int dtype = RV_F32; dtype <= RV_BF16; dtype++)
             for (int64_t d = 1; d <= 257; d++) {
                 primitives(isa, (rv_dtype)dtype, d, 1);
