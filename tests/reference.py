@@ -85,10 +85,21 @@ def dot_bound(a, b):
     return bound + smallest(a.dtype)
 
 
+def total(e, dtype, axis):
+    """The sum of non-negative numbers, for a result of `dtype`.
+
+    A float64 oracle in float64 sums exactly: NumPy adds up to sixteen numbers in a chain, which costs one that dominates
+    its row more than everything else about the oracle together.
+    """
+    if np.dtype(dtype) == F64 and not LONG_IS_FAST:
+        return np.expand_dims(np.apply_along_axis(math.fsum, axis, e), axis)
+    return e.sum(axis=axis, keepdims=True)
+
+
 def softmax(x, axis=-1):
-    x = wide(x)
-    e = np.exp(x - x.max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)
+    w = wide(x)
+    e = np.exp(w - w.max(axis=axis, keepdims=True))
+    return e / total(e, np.asarray(x).dtype, axis)
 
 
 def softmax_bound(x, axis=-1):
@@ -104,9 +115,9 @@ def softmax_bound(x, axis=-1):
 
 
 def log_softmax(x, axis=-1):
-    x = wide(x)
-    shift = x - x.max(axis=axis, keepdims=True)
-    return shift - np.log(np.exp(shift).sum(axis=axis, keepdims=True))
+    w = wide(x)
+    shift = w - w.max(axis=axis, keepdims=True)
+    return shift - np.log(total(np.exp(shift), np.asarray(x).dtype, axis))
 
 
 def log_softmax_bound(x, axis=-1):

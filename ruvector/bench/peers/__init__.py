@@ -63,7 +63,9 @@ def environment(threads: int) -> dict[str, str]:
     names = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMBA", "VECLIB")
     suffixes = {"VECLIB": "MAXIMUM_THREADS"}
     count = {f"{name}_{suffixes.get(name, 'NUM_THREADS')}": str(threads) for name in names}
-    return {**os.environ, **count, "RUVECTOR_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
+    # a peer runs the kernels that it chooses for this processor itself, whatever the caller's programs are held to
+    own = {name: value for name, value in os.environ.items() if name not in {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}}
+    return {**own, **count, "RUVECTOR_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu"}
 
 
 def load(name: str, threads: int) -> Peer:
