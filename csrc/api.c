@@ -12,7 +12,10 @@ const rv_api rv_api_table = {
     .attn_run = rv_attn_run,
     .rows_run = rv_rows_run,
     .merge_run = rv_merge_run,
+    .hyp_run = rv_hyp_run,
+    .hyp_gaps = rv_hyp_gaps,
     .type_at = rv_type_at,
     .type_find = rv_type_find,
     .type_lower = rv_type_lower,
+    .type_run = rv_type_run,
 };

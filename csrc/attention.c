@@ -1,6 +1,7 @@
 /* Attention calls: argument checks, the choice between the tiled and the few-query kernel, tasks, scratch. Which kernel runs
  * and where blocks and splits fall depends on lengths, sizes, dtype, ISA and options alone, never on batch, heads or threads:
  * so a row's bits do not depend on its neighbours. */
+#include "batch.h"
 #include "kernels.h"
 #include "scalar_math.h"
 #include "sizes.h"
@@ -188,16 +189,6 @@ static double work_ns(const run *r)
     return compute > memory ? compute : memory;
 }
 
-static int64_t batch_offset(const rv_attn_args *a, const int64_t *stride, int64_t b)
-{
-    int64_t offset = 0;
-    for (int i = a->batch_axes - 1; i >= 0; i--) {
-        offset += mod64(b, a->batch_shape[i]) * stride[i];
-        b = div64(b, a->batch_shape[i]);
-    }
-    return offset;
-}
-
 static const segment *segment_of(const run *r, int64_t task)
 {
     int64_t low = 0, high = r->segment_count;
@@ -230,7 +221,7 @@ static int stopping(run *r, int worker)
 
 static double slope_of(const rv_attn_args *a, int64_t batch, int64_t head)
 {
-    return a->slopes ? a->slopes[batch_offset(a, a->slopes_batch_stride, batch) + head * a->slopes_head_stride] : 0;
+    return a->slopes ? a->slopes[rv_batch_offset(a, a->slopes_batch_stride, batch) + head * a->slopes_head_stride] : 0;
 }
 
 static int64_t position_of(const run *r, const segment *s)
@@ -250,7 +241,7 @@ static int64_t row_index(const run *r, const segment *s, int64_t batch, int64_t 
 /* Rows of scales of (batch, head). */
 static const float *scales_of(const rv_attn_args *a, const rv_array *scales, int64_t batch, int64_t head)
 {
-    return (const float *)((const char *)scales->data + batch_offset(a, scales->batch_stride, batch) + head * scales->head_stride);
+    return (const float *)((const char *)scales->data + rv_batch_offset(a, scales->batch_stride, batch) + head * scales->head_stride);
 }
 
 /* Bytes behind the kernel's scratch for the rows that `widens` converts: keys and values of a piece, query and out of a tile. */
@@ -338,16 +329,16 @@ static void tile_task(run *r, const segment *s, int worker, int64_t task)
     t.options = &options;
     t.rows = (int)min64(r->tile_q, s->q_len - row);
     t.position = position_of(r, s) + row;
-    t.query = (const char *)a->query.data + batch_offset(a, a->query.batch_stride, batch) + head * a->query.head_stride
+    t.query = (const char *)a->query.data + rv_batch_offset(a, a->query.batch_stride, batch) + head * a->query.head_stride
               + (s->query_row + row) * a->query.row_stride;
-    t.key = (const char *)a->key.data + batch_offset(a, a->key.batch_stride, batch)
+    t.key = (const char *)a->key.data + rv_batch_offset(a, a->key.batch_stride, batch)
             + div64(head, div64(a->heads, a->key_heads)) * a->key.head_stride + s->key_row * a->key.row_stride;
-    t.value = (const char *)a->value.data + batch_offset(a, a->value.batch_stride, batch)
+    t.value = (const char *)a->value.data + rv_batch_offset(a, a->value.batch_stride, batch)
               + div64(head, div64(a->heads, a->value_heads)) * a->value.head_stride + s->key_row * a->value.row_stride;
-    t.out = (char *)a->out.data + batch_offset(a, a->out.batch_stride, batch) + head * a->out.head_stride
+    t.out = (char *)a->out.data + rv_batch_offset(a, a->out.batch_stride, batch) + head * a->out.head_stride
             + (s->query_row + row) * a->out.row_stride;
     if (a->mask_kind)
-        t.mask = (const char *)a->mask.data + batch_offset(a, a->mask.batch_stride, batch) + head * a->mask.head_stride
+        t.mask = (const char *)a->mask.data + rv_batch_offset(a, a->mask.batch_stride, batch) + head * a->mask.head_stride
                  + row * a->mask.row_stride;
     t.draw_row = row_index(r, s, batch, head, row);
     t.draw_step = a->sequences ? a->heads : 1;
@@ -386,9 +377,9 @@ static void few_fill(const run *r, const segment *s, rv_few *f, const rv_attn_op
     int64_t set = mod64(unit, s->tiles), shared = mod64(rest, shares), batch = div64(rest, shares);
     int64_t head = shared * r->share + set * per, heads = min64(per, r->share - set * per);
     f->options = options;
-    f->key = (const char *)a->key.data + batch_offset(a, a->key.batch_stride, batch)
+    f->key = (const char *)a->key.data + rv_batch_offset(a, a->key.batch_stride, batch)
              + div64(head, div64(a->heads, a->key_heads)) * a->key.head_stride + s->key_row * a->key.row_stride;
-    f->value = (const char *)a->value.data + batch_offset(a, a->value.batch_stride, batch)
+    f->value = (const char *)a->value.data + rv_batch_offset(a, a->value.batch_stride, batch)
                + div64(head, div64(a->heads, a->value_heads)) * a->value.head_stride + s->key_row * a->value.row_stride;
     f->key_stride = a->key.row_stride;
     f->value_stride = a->value.row_stride;
@@ -397,9 +388,9 @@ static void few_fill(const run *r, const segment *s, rv_few *f, const rv_attn_op
         f->value_scale = scales_of(a, &a->storage->value_scale, batch, div64(head, div64(a->heads, a->value_heads)));
     }
     f->rows = 0;
-    const char *query = (const char *)a->query.data + batch_offset(a, a->query.batch_stride, batch);
-    char *out = (char *)a->out.data + batch_offset(a, a->out.batch_stride, batch);
-    const char *mask = a->mask_kind ? (const char *)a->mask.data + batch_offset(a, a->mask.batch_stride, batch) : NULL;
+    const char *query = (const char *)a->query.data + rv_batch_offset(a, a->query.batch_stride, batch);
+    char *out = (char *)a->out.data + rv_batch_offset(a, a->out.batch_stride, batch);
+    const char *mask = a->mask_kind ? (const char *)a->mask.data + rv_batch_offset(a, a->mask.batch_stride, batch) : NULL;
     for (int64_t h = head; h < head + heads; h++) {
         double slope = slope_of(a, batch, h);
         for (int64_t i = 0; i < s->q_len; i++) {
@@ -423,18 +414,18 @@ static void weights_task(run *r, const segment *s, int worker, int64_t task)
     rv_few f;
     f.options = &r->options;
     f.rows = 1;
-    f.key = (const char *)a->key.data + batch_offset(a, a->key.batch_stride, batch)
+    f.key = (const char *)a->key.data + rv_batch_offset(a, a->key.batch_stride, batch)
             + div64(head, div64(a->heads, a->key_heads)) * a->key.head_stride;
     f.key_stride = a->key.row_stride;
     f.value = NULL;
     f.value_stride = 0;
     f.state = NULL;
     f.scratch = r->scratch + (size_t)worker * r->scratch_bytes;
-    f.row[0].query = (const char *)a->query.data + batch_offset(a, a->query.batch_stride, batch) + head * a->query.head_stride
+    f.row[0].query = (const char *)a->query.data + rv_batch_offset(a, a->query.batch_stride, batch) + head * a->query.head_stride
                      + query * a->query.row_stride;
-    f.row[0].out = (char *)a->out.data + batch_offset(a, a->out.batch_stride, batch) + head * a->out.head_stride
+    f.row[0].out = (char *)a->out.data + rv_batch_offset(a, a->out.batch_stride, batch) + head * a->out.head_stride
                    + query * a->out.row_stride;
-    f.row[0].mask = a->mask_kind ? (const char *)a->mask.data + batch_offset(a, a->mask.batch_stride, batch)
+    f.row[0].mask = a->mask_kind ? (const char *)a->mask.data + rv_batch_offset(a, a->mask.batch_stride, batch)
                                    + head * a->mask.head_stride + query * a->mask.row_stride : NULL;
     f.row[0].lse = NULL;
     f.row[0].position = position_of(r, s) + query;

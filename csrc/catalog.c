@@ -7,12 +7,12 @@
 
 typedef enum { DENSE, CAUSAL, BEFORE, AROUND } pattern;
 typedef enum { ONE, SPLIT, GROUPED } heads;
-typedef enum { DOT, ALIBI } logits;
+typedef enum { DOT, ALIBI, DISTANCE } logits;
 
 /* What parameters do to a call; a name means the same in every type. */
 typedef enum {
     ROLE_softcap, ROLE_num_heads, ROLE_num_kv_heads, ROLE_window_size, ROLE_block_size, ROLE_block_size_q, ROLE_block_size_kv,
-    ROLE_slopes, ROLES
+    ROLE_slopes, ROLE_curvature, ROLE_space_only, ROLES
 } role;
 
 /* An array needs an element, so each type's lists end with an empty one. */
@@ -32,18 +32,29 @@ typedef enum {
 #undef RV_PARAM
 #undef RV_END
 
+typedef rv_status engine(const rv_attn_args *args);
+
+#define RV_TYPE(name, aliases, complexity, best_for, family, reference, run, ...) engine run;
+#define RV_PARAM(name, type, value, low, high, text)
+#define RV_END(name)
+#include "attention.def"
+#undef RV_TYPE
+#undef RV_PARAM
+#undef RV_END
+
 typedef struct row {
     rv_type type;
     const role *roles;
+    engine *run;
     pattern pattern;
     heads heads;
     logits logits;
 } row;
 
 static const row rows[] = {
-#define RV_TYPE(name, aliases, complexity, best_for, family, reference, pattern, heads, logits) \
+#define RV_TYPE(name, aliases, complexity, best_for, family, reference, run, pattern, heads, logits) \
     {{#name, aliases, complexity, best_for, family, reference, \
-      (int)(sizeof name##_params / sizeof *name##_params) - 1, name##_params}, name##_roles, pattern, heads, logits},
+      (int)(sizeof name##_params / sizeof *name##_params) - 1, name##_params}, name##_roles, run, pattern, heads, logits},
 #define RV_PARAM(name, type, value, low, high, text)
 #define RV_END(name)
 #include "attention.def"
@@ -106,6 +117,8 @@ static int in_range(const rv_param *p, double x)
 {
     if (p->type[0] == 'a')
         return 1;
+    if (p->type[0] == 'n' && (x == 0 || !isfinite(x)))
+        return 0;
     return x >= p->low && x <= p->high && (p->type[0] != 'i' || (x < 9e15 && x == (double)(int64_t)x));
 }
 
@@ -124,7 +137,13 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
         if (!in_range(type->params + i, params[i]))
             return RV_ERR_PARAM;
         value[r->roles[i]] = params[i];
+        if (type->params[i].type[0] == 'n') {
+            a->numbers = params + i;
+            memset(a->numbers_batch_stride, 0, sizeof a->numbers_batch_stride);
+            a->numbers_head_stride = 0;
+        }
     }
+    a->params = params;
 
     int64_t window = (int64_t)value[ROLE_window_size];
     if (r->pattern == CAUSAL || r->pattern == BEFORE)
@@ -160,6 +179,8 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
         a->slopes_head_stride = 1;
     }
 
+    if (r->logits == DISTANCE)
+        a->scale = 1;
     double softcap = value[ROLE_softcap];
     if (softcap != 0)
         a->softcap = softcap;
@@ -170,4 +191,9 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
         a->block_kv = kv ? kv : block;
     }
     return RV_OK;
+}
+
+rv_status rv_type_run(int index, const rv_attn_args *args)
+{
+    return index < 0 || index >= ROWS ? RV_ERR_UNKNOWN : rows[index].run(args);
 }

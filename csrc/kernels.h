@@ -3,6 +3,7 @@
 #define RV_KERNELS_H
 
 #include "attn_state.h"
+#include "hyp_state.h"
 #include "ruvector.h"
 #include "target.h"
 

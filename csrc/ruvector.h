@@ -1,5 +1,6 @@
 /* The C interface of ruvector: the only header that the Cython and SQL layers include.
- * No function prints, aborts, sets errno or jumps; outputs are untouched unless RV_OK or RV_ERR_INTERRUPTED. */
+ * No function prints, aborts, sets errno or jumps; outputs are untouched unless RV_OK or RV_ERR_INTERRUPTED, or where a function
+ * says otherwise. */
 #ifndef RUVECTOR_H
 #define RUVECTOR_H
 
@@ -18,7 +19,8 @@ typedef enum rv_status {
     RV_ERR_PARAM,       /* a parameter out of its range */
     RV_ERR_NOMEM,
     RV_ERR_UNKNOWN,     /* a name that does not exist */
-    RV_ERR_INTERRUPTED  /* args->interrupted returned nonzero; outputs are unspecified */
+    RV_ERR_INTERRUPTED, /* args->interrupted returned nonzero; outputs are unspecified */
+    RV_ERR_POINT        /* a row that is no point of its space: args->fault says which */
 } rv_status;
 
 /* Storage types. float16 and bfloat16 are stored only: arithmetic is float32. RV_I8 stores keys and values of caches and
@@ -98,6 +100,44 @@ typedef struct rv_softmax_args {
 } rv_softmax_args;
 rv_status rv_softmax_run(const rv_softmax_args *args);
 
+/* ---- hyperbolic geometry (hyperbolic.c) ----------------------------------------------------------------------- */
+
+/* The Poincare ball of radius 1/sqrt(c), and the upper sheet -x0^2 + |x|^2 = -1/c of the hyperboloid. */
+typedef enum rv_geometry { RV_POINCARE = 0, RV_LORENTZ } rv_geometry;
+
+/* Why a row is no point: its norm is not below the ball's radius, or not finite; or its time component is not the one that its
+ * space-like part has on the hyperboloid. */
+typedef struct rv_fault {
+    int array;              /* 0, 1, ...: the input, in the order of the arguments */
+    int64_t row;            /* counted over the axes of the call in C order */
+    double norm;            /* of the space-like part */
+    double time, expected;  /* both 0 where time is not at fault */
+} rv_fault;
+
+/* out[i][j] = the distance of a_i and b_j, or out[i] that of a_i and b_i when `pairs` (then a_count == b_count). Rows of dim
+ * contiguous elements, `*_stride` bytes apart, a stride of 0 repeating one row; out rows are contiguous, `out_stride` apart.
+ * `time`: rows start with a time component, which dim counts and which is only checked: it is computed again from the rest.
+ * c = |curvature|. Within 1 unit in the last place for float32 and float64 points p with 1 - c|p|^2 >= 2^-70 (2^-50), or less than
+ * 1e22 from the axis of the hyperboloid. NaN gives NaN. dim - time >= 1. RV_ERR_POINT leaves out unspecified. */
+typedef struct rv_hyp_args {
+    rv_geometry geometry;
+    rv_dtype dtype;
+    const void *a, *b;
+    void *out;
+    int64_t a_count, b_count, dim;
+    int64_t a_stride, b_stride, out_stride;     /* bytes */
+    int pairs, time;
+    double curvature;
+    rv_fault *fault;
+    int threads;
+    rv_interrupt interrupted;
+    void *context;
+} rv_hyp_args;
+rv_status rv_hyp_run(const rv_hyp_args *args);
+
+/* gaps[i] = 1 - c|p|^2 of row i, to a rounding: what is left to the sphere, <= 0 on and outside it. stride in bytes. */
+rv_status rv_hyp_gaps(const double *rows, int64_t stride, int64_t count, int64_t dim, double curvature, double *gaps);
+
 /* ---- attention (attention.c) -------------------------------------------------------------------------------- */
 
 #define RV_MAX_BATCH_AXES 8
@@ -158,6 +198,11 @@ typedef struct rv_attn_args {
      * is 0, and positions and offset count inside a sequence, aligned to its end. */
     int64_t sequences;                  /* 0 = not varlen */
     const int64_t *query_starts, *key_starts;
+    /* for types that are not softmax over dot products, see rv_type_run; ignored by rv_attn_run */
+    const double *params;               /* the type's parameters in the order of its record */
+    const double *numbers;              /* its "nonzero" parameter for each (batch, head) */
+    int64_t numbers_batch_stride[RV_MAX_BATCH_AXES], numbers_head_stride;   /* elements */
+    rv_fault *fault;                    /* set with RV_ERR_POINT: array 0 query, 1 key, 2 value; row over (batch..., heads, rows) */
     int threads;                        /* 0 = rv_threads_get() */
     rv_interrupt interrupted;
     void *context;
@@ -188,7 +233,7 @@ rv_status rv_rows_run(const rv_rows_args *args);
 
 typedef struct rv_param {
     const char *name;
-    const char *type;           /* "int", "float", "bool" or "array" */
+    const char *type;           /* "int", "float", "bool", "array", or "nonzero": a number, or an array over the batch axes */
     double value;               /* default */
     double low, high;           /* inclusive range; -INFINITY and INFINITY for none */
     const char *description;
@@ -210,9 +255,16 @@ const rv_type *rv_type_at(int i);
 /* Index by name or alias, case-insensitive; -1 when there is none. */
 int rv_type_find(const char *name);
 /* Lowers type `index` with its parameters (param_count values, in the order of the record) onto args, whose shapes describe
- * the plain inputs (batch..., rows, columns) with heads = 1: sets heads, window, slopes and so on. RV_ERR_SHAPE when num_heads
- * does not divide, RV_ERR_PARAM out of range. slopes points to room for 1024 values that outlives the call to rv_attn_run. */
+ * the plain inputs (batch..., rows, columns) with heads = 1: sets heads, window, slopes and so on, and scale where the type's
+ * default is not 1 / sqrt(dim). RV_ERR_SHAPE when num_heads does not divide, RV_ERR_PARAM out of range. params, and slopes with
+ * room for 1024 values, outlive the call to rv_type_run. */
 rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn_args *args);
+/* Runs lowered arguments by the type's engine: rv_attn_run, or that of its family.
+ * poincare, lorentz: weights softmax(-scale * distance + bias), values averaged to the Moebius gyromidpoint or the Lorentz
+ * centroid, in double. Rows are points as for rv_hyp_run, with a time component unless lorentz has space_only. Hidden keys and
+ * values may be anything; a query that sees nothing gives the origin; RV_ERR_POINT for any other row that is no point. softcap,
+ * slopes, lse and sequences must be unset. */
+rv_status rv_type_run(int index, const rv_attn_args *args);
 
 #define RV_MAX_HEADS 1024
 
@@ -226,9 +278,12 @@ typedef struct rv_api {
     rv_status (*attn_run)(const rv_attn_args *);
     rv_status (*rows_run)(const rv_rows_args *);
     rv_status (*merge_run)(rv_dtype, const void *const *, const double *const *, int64_t, int64_t, int64_t, void *, double *);
+    rv_status (*hyp_run)(const rv_hyp_args *);
+    rv_status (*hyp_gaps)(const double *, int64_t, int64_t, int64_t, double, double *);
     const rv_type *(*type_at)(int);
     int (*type_find)(const char *);
     rv_status (*type_lower)(int, const double *, double *, rv_attn_args *);
+    rv_status (*type_run)(int, const rv_attn_args *);
 } rv_api;
 
 #ifdef __cplusplus

@@ -38,4 +38,24 @@ static inline double rv_log(double x)
     return e * RV_LN2_HI - ((half - (s * (half + r) + e * RV_LN2_LO)) - f);
 }
 
+/* Square root, correctly rounded but for rare ties: Heron's rule from half the exponent. 0, infinity and NaN are themselves. */
+static inline double rv_sqrt(double x)
+{
+    if (!(x > 0 && x < INFINITY))
+        return x < 0 ? NAN : x;
+    double scale = 1;
+    if (x < 2.2250738585072014e-308) {
+        x *= 0x1p108;
+        scale = 0x1p-54;
+    }
+    uint64_t bits;
+    memcpy(&bits, &x, 8);
+    bits = (bits >> 1) + ((uint64_t)1023 << 51);
+    double s;
+    memcpy(&s, &bits, 8);
+    for (int i = 0; i < 5; i++)
+        s = (s + x / s) * 0.5;
+    return s * scale;
+}
+
 #endif

@@ -32,12 +32,14 @@
 #if defined(__GNUC__)
 #define RV_INLINE static inline __attribute__((always_inline, unused))
 #define RV_UNUSED __attribute__((unused))
+#define RV_NOINLINE __attribute__((noinline))
 #define RV_PREFETCH(p) __builtin_prefetch(p)
 #define RV_LIKELY(x) __builtin_expect(!!(x), 1)
 #define RV_RESTRICT __restrict__
 #else
 #define RV_INLINE static __forceinline
 #define RV_UNUSED
+#define RV_NOINLINE __declspec(noinline)
 #define RV_PREFETCH(p) ((void)(p))
 #define RV_LIKELY(x) (x)
 #define RV_RESTRICT __restrict

@@ -389,3 +389,65 @@ def local_attention(
     rng: _Rng = None,
     out: _Array | None = None,
 ) -> _Array: ...
+def hyperbolic_distance(a: ArrayLike, b: ArrayLike, curvature: float = 1.0) -> Any: ...
+def hyperbolic_cdist(a: ArrayLike, b: ArrayLike, curvature: float = 1.0) -> _Array: ...
+def lorentz_distance(a: ArrayLike, b: ArrayLike, curvature: float = 1.0, *, space_only: bool = False) -> Any: ...
+def lorentz_cdist(a: ArrayLike, b: ArrayLike, curvature: float = 1.0, *, space_only: bool = False) -> _Array: ...
+def mobius_add(x: ArrayLike, y: ArrayLike, curvature: float = 1.0) -> _Array: ...
+def exp_map(base: ArrayLike, tangent: ArrayLike, curvature: float = 1.0) -> _Array: ...
+def log_map(base: ArrayLike, target: ArrayLike, curvature: float = 1.0) -> _Array: ...
+def project_to_ball(x: ArrayLike, curvature: float = 1.0, eps: float | None = None) -> _Array: ...
+def poincare_to_lorentz(x: ArrayLike, curvature: float = 1.0, *, space_only: bool = False) -> _Array: ...
+def lorentz_to_poincare(x: ArrayLike, curvature: float = 1.0, *, space_only: bool = False) -> _Array: ...
+def minkowski_dot(a: ArrayLike, b: ArrayLike) -> Any: ...
+def gyromidpoint(points: ArrayLike, weights: ArrayLike | None = None, curvature: float = 1.0) -> _Array: ...
+def lorentz_centroid(
+    points: ArrayLike, weights: ArrayLike | None = None, curvature: float = 1.0, *, space_only: bool = False
+) -> _Array: ...
+def poincare_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    curvature: float | ArrayLike = 1.0,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def lorentz_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    curvature: float | ArrayLike = 1.0,
+    *,
+    space_only: bool = False,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def mixed_curvature_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    curvature: float = 1.0,
+    *,
+    euclidean_dim: int = -1,
+    value_euclidean_dim: int = -1,
+    euclidean_weight: float = 1.0,
+    hyperbolic_weight: float = 1.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...

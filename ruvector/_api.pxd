@@ -10,6 +10,7 @@ cdef extern from "ruvector.h" nogil:
         RV_ERR_NOMEM
         RV_ERR_UNKNOWN
         RV_ERR_INTERRUPTED
+        RV_ERR_POINT
 
     ctypedef enum rv_dtype:
         RV_F32
@@ -62,6 +63,31 @@ cdef extern from "ruvector.h" nogil:
         rv_interrupt interrupted
         void *context
 
+    ctypedef enum rv_geometry:
+        RV_POINCARE
+        RV_LORENTZ
+
+    ctypedef struct rv_fault:
+        int array
+        int64_t row
+        double norm
+        double time, expected
+
+    ctypedef struct rv_hyp_args:
+        rv_geometry geometry
+        rv_dtype dtype
+        const void *a
+        const void *b
+        void *out
+        int64_t a_count, b_count, dim
+        int64_t a_stride, b_stride, out_stride
+        int pairs, time
+        double curvature
+        rv_fault *fault
+        int threads
+        rv_interrupt interrupted
+        void *context
+
     ctypedef struct rv_array:
         void *data
         int64_t *batch_stride
@@ -103,6 +129,9 @@ cdef extern from "ruvector.h" nogil:
         int64_t sequences
         const int64_t *query_starts
         const int64_t *key_starts
+        const double *numbers
+        int64_t *numbers_batch_stride
+        rv_fault *fault
         int threads
         rv_interrupt interrupted
         void *context
@@ -116,6 +145,7 @@ cdef extern from "ruvector.h" nogil:
 
     ctypedef struct rv_type:
         const char *name
+        const char *family
         int param_count
         const rv_param *params
 
@@ -127,6 +157,9 @@ cdef extern from "ruvector.h" nogil:
         rv_status (*attn_run)(const rv_attn_args *) noexcept nogil
         rv_status (*rows_run)(const rv_rows_args *) noexcept nogil
         rv_status (*merge_run)(rv_dtype, const void **, const double **, int64_t, int64_t, int64_t, void *, double *) noexcept nogil
+        rv_status (*hyp_run)(const rv_hyp_args *) noexcept nogil
+        rv_status (*hyp_gaps)(const double *, int64_t, int64_t, int64_t, double, double *) noexcept nogil
         const rv_type *(*type_at)(int) noexcept nogil
         int (*type_find)(const char *) noexcept nogil
         rv_status (*type_lower)(int, const double *, double *, rv_attn_args *) noexcept nogil
+        rv_status (*type_run)(int, const rv_attn_args *) noexcept nogil

@@ -116,7 +116,7 @@ cdef inline bint plain_mask(object mask, int code) noexcept:
     return True
 
 
-cdef object attend(rv_attn_args *a, object query, object key, object value, object mask, object slopes, object out,
+cdef object attend(rv_attn_args *a, object query, object key, object value, object mask, object array, object out,
                    bint return_lse, bint heads, bint enable_gqa, bint bottom_right, int type_index, const double *params,
                    double scale):
     """One call. `heads`: the last leading axis is a's head axis; otherwise every leading axis is batch and `type_index` may
@@ -127,6 +127,7 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
     cdef Py_ssize_t q_size, k_size, v_size, size, k_width, v_width, out_width
     cdef cnp.npy_intp shape[32]
     cdef double slope_room[1024]
+    cdef rv_fault fault
     cdef rv_status status
     cdef object result, lse = None, written, given
     if code < 0:
@@ -193,12 +194,15 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
     if type_index < 0 and k_width != a.dim:
         _coerce.refuse_shapes(query, key, value, heads, enable_gqa)
     if scale != scale:
-        scale = 1 / sqrt(<double>a.dim)
+        scale = a.scale if a.scale != 0 else 1 / sqrt(<double>a.dim)
     a.scale = scale
     if bottom_right:
         a.offset = a.kv_len - a.q_len
-    if slopes is not None:
-        place_slopes(a, slopes)
+    if array is not None:
+        if a.numbers != NULL:
+            place_numbers(a, array, array_name(type_index))
+        else:
+            place_slopes(a, array)
 
     if a.weights and a.heads > 1:
         shape[n] = a.heads
@@ -234,13 +238,18 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         if place_mask(a, mask, (heads and lead > 0) or (a.heads > 1 and RV_NDIM(mask) == a.batch_axes + 3), code) != 0:
             _coerce.refuse_mask(given, [a.batch_shape[i] for i in range(a.batch_axes)], a.heads if heads and lead > 0 else None,
                                 None if single else a.q_len, a.kv_len, "attn_mask" if type_index < 0 else "mask")
+    a.fault = &fault
     # in double: broadcast axes can be long enough for the product to overflow
     if <double>a.heads * a.q_len * a.kv_len * (a.dim + a.v_dim) < SMALL and a.batch_axes == 0:
-        status = api.attn_run(a)
+        status = api.type_run(type_index, a) if type_index >= 0 else api.attn_run(a)
     else:
         a.interrupted = poll_signals
         with nogil:
-            status = api.attn_run(a)
+            status = api.type_run(type_index, a) if type_index >= 0 else api.attn_run(a)
+    if status == RV_ERR_POINT:
+        refuse_point(a, type_index, query, key, value)
+    if status == RV_ERR_SHAPE and a.numbers != NULL:
+        _coerce.refuse_widths(query, value)
     if status != RV_OK:
         raise_for(status)
     if written is not None:
@@ -257,6 +266,53 @@ cdef bint same_width(int type_index):
         if t.params[i].name == b"num_kv_heads":
             return False
     return True
+
+
+cdef object array_name(int type_index):
+    """The name of a type's array parameter."""
+    cdef const rv_type *t = api.type_at(type_index)
+    cdef int i
+    for i in range(t.param_count):
+        if t.params[i].type == b"nonzero" or t.params[i].type == b"array":
+            return t.params[i].name.decode()
+
+
+cdef int place_numbers(rv_attn_args *a, object array, name) except -1:
+    """An array over the batch axes, float64 and C-contiguous, in place of a type's one number."""
+    cdef int i, own = RV_NDIM(array), axis
+    cdef int64_t size
+    for i in range(own):
+        axis = a.batch_axes - own + i
+        size = RV_DIM(array, i)
+        if axis < 0 or (size != 1 and size != a.batch_shape[axis]):
+            _coerce.refuse_numbers(name, array.shape, [a.batch_shape[j] for j in range(a.batch_axes)])
+        a.numbers_batch_stride[axis] = 0 if size == 1 else RV_STRIDE(array, i) // 8
+    a.numbers = <const double *>RV_DATA(array)
+    return 0
+
+
+cdef int refuse_point(rv_attn_args *a, int type_index, query, key, value) except -1:
+    """The error of a row that is no point of the type's space."""
+    cdef int which = a.fault.array, i
+    cdef int64_t rows = a.kv_len if which else a.q_len, at = a.fault.row // rows
+    given = (query, key, value)[which]
+    index = [a.fault.row % rows]
+    for i in range(a.batch_axes - 1, -1, -1):
+        index.append(at % a.batch_shape[i])
+        at //= a.batch_shape[i]
+    _coerce.refuse_point(("query", "key", "value")[which], given.shape, tuple(index[::-1]), a.fault.norm, a.fault.time,
+                         a.fault.expected, api.type_at(type_index).name == b"lorentz",
+                         a.numbers[number_at(a, a.fault.row // rows)])
+    return 0
+
+
+cdef int64_t number_at(rv_attn_args *a, int64_t batch) noexcept:
+    cdef int i
+    cdef int64_t at = 0
+    for i in range(a.batch_axes - 1, -1, -1):
+        at += batch % a.batch_shape[i] * a.numbers_batch_stride[i]
+        batch //= a.batch_shape[i]
+    return at
 
 
 cdef int place_slopes(rv_attn_args *a, object slopes) except -1:
@@ -483,7 +539,7 @@ cdef class CompiledType:
     cdef double params[8]
     cdef double scale, dropout
     cdef bint causal
-    cdef object slopes
+    cdef object array
 
     def __cinit__(self, *args, **kwargs):
         self.scale = NAN
@@ -497,7 +553,7 @@ cdef class CompiledType:
             a.dropout_seed = _coerce.dropout_seed(rng)
         return 0
 
-    def _bind(self, int index, params, scale, bint causal, double dropout, slopes):
+    def _bind(self, int index, params, scale, bint causal, double dropout, array):
         cdef int i
         self.index = index
         for i in range(len(params)):
@@ -505,19 +561,19 @@ cdef class CompiledType:
         self.scale = NAN if scale is None else scale
         self.causal = causal
         self.dropout = dropout
-        self.slopes = slopes
+        self.array = array
 
     def __call__(self, query, key, value, *, mask=None, bint training=False, rng=None, out=None):
         cdef rv_attn_args a
         self.arguments(&a, training, rng)
-        return attend(&a, query, key, value, mask, self.slopes, out, False, False, False, True, self.index, self.params,
+        return attend(&a, query, key, value, mask, self.array, out, False, False, False, True, self.index, self.params,
                       self.scale)
 
     def _attend(self, query, key, value, mask, bint training, rng, out):
         """The call with its log-sum-exp."""
         cdef rv_attn_args a
         self.arguments(&a, training, rng)
-        return attend(&a, query, key, value, mask, self.slopes, out, True, False, False, True, self.index, self.params,
+        return attend(&a, query, key, value, mask, self.array, out, True, False, False, True, self.index, self.params,
                       self.scale)
 
     def _weights(self, query, keys, mask):
@@ -527,5 +583,5 @@ cdef class CompiledType:
         if self.causal:
             a.right = 0
         a.weights = 1
-        return attend(&a, query, keys, keys, mask, self.slopes, None, False, False, False, True, self.index, self.params,
+        return attend(&a, query, keys, keys, mask, self.array, None, False, False, False, True, self.index, self.params,
                       self.scale)

@@ -18,9 +18,9 @@ def is_bfloat16(dtype):
     """Whether this is ml_dtypes' bfloat16; the first one seen teaches the compiled modules its number."""
     global _bfloat16
     if _bfloat16 is None and dtype.type.__name__ == "bfloat16" and dtype.itemsize == 2:
-        from ruvector import _attention, _cache, _primitives
+        from ruvector import _attention, _cache, _hyperbolic, _primitives
 
-        for module in (_attention, _cache, _primitives):
+        for module in (_attention, _cache, _hyperbolic, _primitives):
             module._learn_bfloat16(dtype.num)
         _bfloat16 = dtype
     return dtype == _bfloat16 if _bfloat16 is not None else False
@@ -167,6 +167,33 @@ def dots_operands(query, keys):
     _few_axes(len(lead) + 2, query, keys)
     count, width = keys.shape[-2:]
     return np.broadcast_to(query, (*lead, width)), np.broadcast_to(keys, (*lead, count, width)), (*lead, count)
+
+
+def unit(dtype):
+    """The unit roundoff of a floating storage type; of float64 for what becomes it."""
+    if is_bfloat16(dtype):
+        return 2.0**-8
+    return float(np.finfo(dtype).eps) / 2 if dtype.kind == "f" else 2.0**-53
+
+
+def point_operands(a, b, own, time, names):
+    """Points a (..., d) and b (..., d), or (..., m, d) and (..., n, d) where `own` is 2, over the same leading axes; the shape
+    of their distances; names and shapes as given."""
+    a, b = pair(a, b, *names)
+    both = " and ".join(names)
+    wanted = "(..., d)" if own == 1 else "(..., m, d) and (..., n, d)"
+    if a.ndim < own or b.ndim < own:
+        raise ValueError(f"{both} must have shapes {wanted}, got {a.shape} and {b.shape}")
+    if a.shape[-1] != b.shape[-1]:
+        raise ValueError(f"the last axes of {both} must match: {a.shape[-1]} vs {b.shape[-1]}")
+    if a.shape[-1] < 1 + time:
+        least = "a time and a space component" if time else "a component"
+        raise ValueError(f"points must have at least {least}, got shapes {a.shape} and {b.shape}")
+    lead = _broadcast((a.shape[:-own], b.shape[:-own]), f"{names[0]} {a.shape}, {names[1]} {b.shape}")
+    _few_axes(len(lead) + own, a, b)
+    shape = lead if own == 1 else (*lead, a.shape[-2], b.shape[-2])
+    named = (names[0], a.shape), (names[1], b.shape)
+    return np.broadcast_to(a, (*lead, *a.shape[-own:])), np.broadcast_to(b, (*lead, *b.shape[-own:])), shape, named
 
 
 def _few_axes(axes, *arrays):
@@ -378,3 +405,32 @@ def refuse_infinite(keys, values):
         if len(bad):
             where = tuple(int(i) for i in bad[0])
             raise ValueError(f"{name} must be finite in float32 to be stored as int8, got {x[where]} at {where}")
+
+
+def refuse_widths(query, value):
+    raise ValueError(
+        "points need a component, on the hyperboloid with a time component a time and a space one; "
+        f"got query {query.shape}, value {value.shape}"
+    )
+
+
+def refuse_numbers(name, shape, batch):
+    raise ValueError(f"{name} shape {shape} does not broadcast to the leading axes {tuple(batch)}")
+
+
+def refuse_point(name, shape, index, norm, time, expected, lorentz, curvature):
+    """Why a row is no point of its space; `index` counts over the axes that `name`, of this shape, was broadcast to."""
+    own = [0 if size == 1 else int(i) for i, size in zip(index[len(index) - len(shape) + 1 :], shape, strict=False)]
+    where = f"{name}[{', '.join(str(i) for i in own)}]" if own else name
+    c = abs(curvature)
+    if not lorentz:
+        raise ValueError(
+            f"{where} has norm {norm:.9g}, not less than the radius {c**-0.5:.9g} of the ball of curvature {c:g}; "
+            "project_to_ball moves points inside"
+        )
+    if expected == 0:
+        raise ValueError(f"{where} has norm {norm:g}, whose square is not finite")
+    raise ValueError(
+        f"{where} is not on the hyperboloid of curvature {c:g}: its time component is {time:.9g}, its space-like part makes it "
+        f"{expected:.9g}; space_only=True takes points without a time component"
+    )

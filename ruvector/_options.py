@@ -28,6 +28,19 @@ def number(value, name, *, whole=False):
     return value
 
 
+def nonzero(value, name):
+    """A finite float other than 0, or a float64 array of them."""
+    if np.ndim(value):
+        value = float64_array(value, name)
+        if not value.all():
+            raise ValueError(f"{name} must not be 0, got {value.tolist()}")
+        return value
+    value = number(value, name)
+    if value == 0:
+        raise ValueError(f"{name} must not be 0, got {value}")
+    return value
+
+
 def flag(value, name):
     """A boolean, Python's or NumPy's."""
     if isinstance(value, (bool, np.bool_)):

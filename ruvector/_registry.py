@@ -10,13 +10,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ruvector import _coerce
 from ruvector._attention import CompiledType
-from ruvector._options import flag, float64_array, number, probability
+from ruvector._options import flag, float64_array, nonzero, number, probability
 from ruvector._ruvector_core import catalog
 
 
@@ -32,7 +32,8 @@ class Parameter:
     ----------
     name : str
     type : str
-        ``"int"``, ``"float"``, ``"bool"`` or ``"array"``.
+        ``"int"``, ``"float"``, ``"bool"``, ``"array"``, or ``"nonzero"``: a number other than 0, or an array of them that
+        broadcasts to the leading axes.
     default : int, float, bool or None
     low, high : float or None
         Inclusive range; None where there is no limit.
@@ -50,6 +51,10 @@ class Parameter:
         """`value` in this parameter's type, or TypeError / ValueError."""
         if self.type == "array":
             return None if value is None else float64_array(value, self.name)
+        if self.type == "nonzero":
+            return nonzero(value, self.name)
+        if self.type == "bool":
+            return flag(value, self.name)
         value = number(value, self.name, whole=self.type == "int")
         if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
             raise ValueError(f"{self.name} must be {self.range_text()}, got {value}")
@@ -89,12 +94,20 @@ class AttentionRecord:
     reference: str
 
 
+class Composition(NamedTuple):
+    """A type made in Python: its record, what runs it, and what gives its weights, where it has any."""
+
+    record: AttentionRecord
+    fn: Callable
+    weights: Callable | None = None
+
+
 def _read_catalog():
     records = []
     for row in catalog():
         parameters = []
         for name, kind, default, low, high, description in row["parameters"]:
-            convert = {"int": int, "float": float, "bool": bool, "array": lambda value: None}[kind]
+            convert = {"int": int, "float": float, "bool": bool, "nonzero": float, "array": lambda value: None}[kind]
             parameters.append(
                 Parameter(
                     name,
@@ -111,7 +124,8 @@ def _read_catalog():
 
 
 _compiled: list[AttentionRecord] = _read_catalog()
-_python: dict[str, tuple[AttentionRecord, Callable]] = {}
+_python: dict[str, Composition] = {}
+_scores: dict[str, Callable] = {}
 _names: dict[str, str] = {n: r.name for r in _compiled for n in (r.name, *r.aliases)}
 _index: dict[str, int] = {r.name: i for i, r in enumerate(_compiled)}
 
@@ -134,7 +148,7 @@ def attention_types() -> tuple[AttentionRecord, ...]:
     >>> [record.name for record in ruvector.attention_types()][:3]
     ['scaled_dot', 'multi_head', 'flash_v2']
     """
-    return (*_compiled, *(record for record, _ in _python.values()))
+    return (*_compiled, *(composition.record for composition in _python.values()))
 
 
 def canonical(name) -> str:
@@ -152,7 +166,31 @@ def canonical(name) -> str:
 
 def record_of(name) -> AttentionRecord:
     """The record of a canonical name."""
-    return _compiled[_index[name]] if name in _index else _python[name][0]
+    return _compiled[_index[name]] if name in _index else _python[name].record
+
+
+def has_score(name) -> bool:
+    """Whether a pair of a query and a key has a score in this type."""
+    return name in _scores or name in _index
+
+
+def score_of(name) -> Callable | None:
+    """The score of a type that does not score by dot products: ``(query, key, *, scale, **own parameters)``."""
+    return _scores.get(name)
+
+
+def add_type(record, fn=None, *, score=None, weights=None):
+    """Adds a type of the package: the record of a composition and its function, or the name of a type that C runs.
+
+    `score` is what `score_of` returns; `weights(query, key, mask, *, causal, scale, dropout, **own parameters)` gives the
+    weights (..., L, S) of a composition.
+    """
+    name = record if isinstance(record, str) else record.name
+    if fn is not None:
+        _python[name] = Composition(record, fn, weights)
+        _names.update(dict.fromkeys((name, *record.aliases), name))
+    if score is not None:
+        _scores[name] = score
 
 
 def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""):
@@ -203,8 +241,7 @@ def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom
         if not isinstance(parameter, Parameter):
             raise TypeError(f"parameters must be ruvector.Parameter records, got {parameter!r}")
     record = AttentionRecord(name, tuple(aliases), complexity, best_for, family, tuple(parameters), reference)
-    _python[name] = (record, fn)
-    _names.update(dict.fromkeys(names, name))
+    add_type(record, fn)
 
 
 _COMMON = ("causal", "scale", "dropout")
@@ -363,8 +400,11 @@ class CompiledAttention(_Resolved, CompiledType):
     def __init__(self, record, own, common):
         object.__setattr__(self, "name", record.name)
         object.__setattr__(self, "params", MappingProxyType({**own, **common}))
-        arrays = [own[p.name] for p in record.parameters if p.type == "array"]
-        numbers = [0.0 if p.type == "array" else float(own[p.name]) for p in record.parameters]
+        arrays = [own[p.name] for p in record.parameters if isinstance(own[p.name], np.ndarray)]
+        numbers = [
+            0.0 if p.type == "array" else 1.0 if isinstance(own[p.name], np.ndarray) else float(own[p.name])
+            for p in record.parameters
+        ]
         self._bind(
             _index[record.name],
             numbers,
@@ -378,24 +418,32 @@ class CompiledAttention(_Resolved, CompiledType):
 class ComposedAttention(_Resolved):
     """A resolved attention type made in Python; made by `get_attention`."""
 
-    __slots__ = ("name", "params", "_fn")
+    __slots__ = ("name", "params", "_composition")
 
-    def __init__(self, record, own, common, fn):
+    def __init__(self, record, own, common, composition):
         object.__setattr__(self, "name", record.name)
         object.__setattr__(self, "params", MappingProxyType({**own, **common}))
-        object.__setattr__(self, "_fn", fn)
+        object.__setattr__(self, "_composition", composition)
+
+    def _options(self):
+        return {"causal": False, "scale": None, "dropout": 0.0, **self.params}
 
     def __call__(self, query, key, value, *, mask=None, training=False, rng=None, out=None):
-        options = {"causal": False, "scale": None, "dropout": 0.0, **self.params}
         query, key, value = _coerce.inputs(query, key, value)
         if mask is not None:
             mask = _coerce.mask(mask, query.dtype == np.float64, False)
-        result = self._fn(query, key, value, mask=mask, training=training, rng=rng, **options)
+        result = self._composition.fn(query, key, value, mask=mask, training=training, rng=rng, **self._options())
         if out is None:
             return result
         _coerce.output(out, np.shape(result), np.asarray(result).dtype, ())
         out[...] = result
         return out
+
+    def _weights(self, query, keys, mask):
+        query, keys = _coerce.pair(query, keys, "query", "keys")
+        if mask is not None:
+            mask = _coerce.mask(mask, query.dtype == np.float64, False)
+        return self._composition.weights(query, keys, mask, **self._options())
 
 
 def get_attention(name, **params):
@@ -432,4 +480,4 @@ def get_attention(name, **params):
     record, own, common = resolve(name, params)
     if record.name in _index:
         return CompiledAttention(record, own, common)
-    return ComposedAttention(record, own, common, _python[record.name][1])
+    return ComposedAttention(record, own, common, _python[record.name])

@@ -11,7 +11,7 @@ from ruvector import _attention, _coerce
 from ruvector._attention import scaled_dot_product_attention as scaled_dot_product_attention
 from ruvector._primitives import dot
 from ruvector._options import flag, float64_array, number, softcap_of
-from ruvector._registry import CompiledAttention, get_attention
+from ruvector._registry import attention_types, get_attention, has_score, score_of
 
 class AttentionState(NamedTuple):
     """Attention over some of the keys: mergeable with states over others.
@@ -260,7 +260,7 @@ def varlen_attention(
     return _attention.varlen(query, key, value, starts_q, starts_k, scale, causal, softcap, window, slopes, return_lse, out)
 
 
-_COMMON_OPTIONS = """mask : array_like, optional
+COMMON_OPTIONS = """mask : array_like, optional
         Broadcasts to ``(..., L, S)``. Boolean: True = attend. Floating: added to the logits; -inf hides.
     causal : bool, default False
         Query i of L sees keys ``j <= i + (S - L)``: the diagonal ends at the bottom right.
@@ -275,14 +275,14 @@ _COMMON_OPTIONS = """mask : array_like, optional
         Where the result goes: its shape and dtype, any strides; may overlap the inputs."""
 
 
-def _documented(function):
+def documented(function, options=COMMON_OPTIONS):
     """Puts the options that all types share into a docstring."""
     if function.__doc__:
-        function.__doc__ = function.__doc__.replace("{common}", _COMMON_OPTIONS)
+        function.__doc__ = function.__doc__.replace("{common}", options)
     return function
 
 
-@_documented
+@documented
 def attention(query, key, value, attention_type="scaled_dot", *, mask=None, training=False, rng=None, out=None, **params):
     """Attention of any type of `attention_types`, by name.
 
@@ -340,16 +340,10 @@ def attention(query, key, value, attention_type="scaled_dot", *, mask=None, trai
 def _score_options(attention_type, params):
     """The resolved type for the score functions, which take the options that shape a score."""
     call = get_attention(attention_type, **params)
-    if not isinstance(call, CompiledAttention):
-        known = [r.name for r in _scored()]
+    if not has_score(call.name):
+        known = [record.name for record in attention_types() if has_score(record.name)]
         raise ValueError(f"attention type {call.name!r} has no pairwise score; types that have one: {', '.join(known)}")
     return call
-
-
-def _scored():
-    from ruvector import _registry
-
-    return _registry.records()
 
 
 def attention_score(query, key, attention_type="scaled_dot", **params):
@@ -367,7 +361,8 @@ def attention_score(query, key, attention_type="scaled_dot", **params):
     Returns
     -------
     NumPy scalar, or ndarray of shape (...)
-        ``scale * query . key``, the mean over heads for types with heads, softcapped where the type has a softcap.
+        ``scale * query . key``, the mean over heads for types with heads, softcapped where the type has a softcap; of
+        hyperbolic types ``-scale * distance``.
 
     Raises
     ------
@@ -387,6 +382,10 @@ def attention_score(query, key, attention_type="scaled_dot", **params):
     call = _score_options(attention_type, params)
     query, key = _coerce.pair(query, key, "query", "key")
     own = call.params
+    score = score_of(call.name)
+    if score is not None:
+        options = {name: value for name, value in own.items() if name not in ("causal", "dropout")}
+        return score(query, key, **{"scale": None, **options})
     num_heads = own.get("num_heads", 1)
     num_kv_heads = own.get("num_kv_heads", num_heads)
     if query.ndim < 1 or key.ndim < 1:
@@ -478,7 +477,7 @@ def _project(x, weight, bias, name):
     return x
 
 
-@_documented
+@documented
 def multi_head_attention(
     query,
     keys,
@@ -565,7 +564,7 @@ def multi_head_attention(
     return out
 
 
-@_documented
+@documented
 def flash_attention(
     query,
     keys,
@@ -642,7 +641,7 @@ def flash_attention(
     return call(query, keys, values, mask=mask, training=training, rng=rng, out=out)
 
 
-@_documented
+@documented
 def scaled_dot_attention(
     query, key, value, *, softcap=0.0, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
 ):
@@ -680,7 +679,7 @@ def scaled_dot_attention(
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
-@_documented
+@documented
 def cross_attention(query, key, value, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None):
     """Attention of one sequence over another: queries from one source, keys and values from a second.
 
@@ -715,7 +714,7 @@ def cross_attention(query, key, value, *, mask=None, causal=False, scale=None, d
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
-@_documented
+@documented
 def self_attention(x, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None):
     """Attention of a sequence over itself: queries, keys and values are the rows of x.
 
@@ -750,7 +749,7 @@ def self_attention(x, *, mask=None, causal=False, scale=None, dropout=0.0, train
     return call(x, x, x, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
-@_documented
+@documented
 def causal_attention(query, key, value, *, mask=None, scale=None, dropout=0.0, training=False, rng=None, out=None):
     """Attention that never sees the future: query i of L sees keys ``j <= i + (S - L)``.
 
@@ -792,7 +791,7 @@ def causal_attention(query, key, value, *, mask=None, scale=None, dropout=0.0, t
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
-@_documented
+@documented
 def grouped_query_attention(
     query,
     key,
@@ -847,7 +846,7 @@ def grouped_query_attention(
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
-@_documented
+@documented
 def alibi_attention(
     query,
     key,
@@ -900,7 +899,7 @@ def alibi_attention(
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
-@_documented
+@documented
 def sliding_window_attention(
     query, key, value, window_size=256, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
 ):
@@ -940,7 +939,7 @@ def sliding_window_attention(
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
-@_documented
+@documented
 def local_attention(
     query, key, value, window_size=256, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
 ):

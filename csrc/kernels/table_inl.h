@@ -5,6 +5,7 @@
 #include "tile_inl.h"
 #include "few_inl.h"
 #include "peak_inl.h"
+#include "hyperbolic_inl.h"
 
 const rv_kernels RV_TABLE = {
     .dot = dot,
@@ -32,6 +33,15 @@ const rv_kernels RV_TABLE = {
     .peak_dot2 = peak_dot2,
 #endif
     .peak_read = peak_read,
+    .hyp_get = hyp_get,
+    .hyp_set = hyp_set,
+    .hyp_pad = hyp_pad,
+    .hyp_panel = hyp_panel,
+    .hyp_norms = hyp_norms,
+    .hyp_sums = hyp_sums,
+    .hyp_rows = hyp_rows,
+    .hyp_weights = hyp_weights,
+    .hyp_finish = hyp_finish,
 #if RV_REAL_BITS == 32
     .widen = widen,
     .narrow = narrow,

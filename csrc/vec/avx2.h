@@ -53,6 +53,7 @@ RV_INLINE vreal v_div(vreal a, vreal b) { return OP(div)(a, b); }
 RV_INLINE vreal v_sqrt(vreal a) { return OP(sqrt)(a); }
 RV_INLINE vreal v_fma(vreal a, vreal b, vreal c) { return OP(fmadd)(a, b, c); }
 RV_INLINE vreal v_fnma(vreal a, vreal b, vreal c) { return OP(fnmadd)(a, b, c); }
+RV_INLINE vreal v_lost(vreal a, vreal b, vreal p) { return OP(fmsub)(a, b, p); }
 RV_INLINE vreal v_max(vreal a, vreal b) { return OP(max)(a, b); }
 RV_INLINE vreal v_min(vreal a, vreal b) { return OP(min)(a, b); }
 RV_INLINE vreal v_abs(vreal a) { return OP(andnot)(v_set1((real)-0.0), a); }
@@ -218,7 +219,26 @@ RV_INLINE vreal w_times(const real *p, double x)
 }
 RV_INLINE double w_get(const real *p, int i) { double x; memcpy(&x, p + 2 * i, sizeof x); return x; }
 
+typedef __m256d vhalf;
+RV_INLINE vhalf h_set1(double x) { return _mm256_set1_pd(x); }
+RV_INLINE vhalf h_add(vhalf a, vhalf b) { return _mm256_add_pd(a, b); }
+RV_INLINE vhalf h_sub(vhalf a, vhalf b) { return _mm256_sub_pd(a, b); }
+RV_INLINE vhalf h_mul(vhalf a, vhalf b) { return _mm256_mul_pd(a, b); }
+RV_INLINE vhalf h_div(vhalf a, vhalf b) { return _mm256_div_pd(a, b); }
+RV_INLINE vhalf h_fma(vhalf a, vhalf b, vhalf c) { return _mm256_fmadd_pd(a, b, c); }
+RV_INLINE vhalf h_sqrt(vhalf a) { return _mm256_sqrt_pd(a); }
+RV_INLINE double h_sum(vhalf a)
+{
+    __m128d b = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
+}
+RV_INLINE vreal v_narrow(vhalf low, vhalf high)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high), 1);
+}
+
 #include "half_tail.h"
+#include "wide.h"
 
 #else
 

@@ -183,9 +183,9 @@ RV_INLINE vreal v_exp_normal(vreal x)
     return v_exp2_core(f, t);
 }
 
-/* log(y 2^k) + c, y positive and normal. y 2^k = m 2^e, r = m - 1, s = r / (2 + r):
+/* log(y 2^k) + c as a sum and its rest, y positive and normal. y 2^k = m 2^e, r = m - 1, s = r / (2 + r):
  * log m = r - (r^2/2 - s (r^2/2 + z P(z))), z = s^2 <= 0.0295; P: degree 2, 8.3e-10 (float), degree 6, 1.3e-18 (double) */
-RV_INLINE vreal v_log_parts(vreal y, vreal k, vreal c)
+RV_INLINE vreal v_log_pair(vreal y, vreal k, vreal c, vreal *rest)
 {
     vreal e = v_add(v_exponent(y), k), r = v_sub(v_mantissa(y), v_set1(1));
     vreal s = v_div(r, v_add(r, v_set1(2))), z = v_mul(s, s), half = v_mul(v_mul(r, r), v_set1((real)0.5));
@@ -198,7 +198,13 @@ RV_INLINE vreal v_log_parts(vreal y, vreal k, vreal c)
     /* e ln 2 + r loses digits where they cancel: the loss is known, for |r| < ln 2 */
     vreal high = v_mul(e, v_set1(RV_LN2_HIGH)), sum = v_add(high, r), lost = v_sub(r, v_sub(sum, high));
     vreal low = v_sub(v_fma(e, v_set1(RV_LN2_LOW), c), v_sub(half, v_mul(s, v_fma(z, p, half))));
-    return v_add(sum, v_add(lost, low));
+    *rest = v_add(lost, low);
+    return sum;
+}
+RV_INLINE vreal v_log_parts(vreal y, vreal k, vreal c)
+{
+    vreal rest, sum = v_log_pair(y, k, c, &rest);
+    return v_add(sum, rest);
 }
 
 /* log(0) is -inf, of a negative number NaN. */

@@ -69,6 +69,7 @@ RV_INLINE vreal v_div(vreal a, vreal b) { return OP(vdiv)(a, b); }
 RV_INLINE vreal v_sqrt(vreal a) { return OP(vsqrt)(a); }
 RV_INLINE vreal v_fma(vreal a, vreal b, vreal c) { return OP(vfma)(c, a, b); }
 RV_INLINE vreal v_fnma(vreal a, vreal b, vreal c) { return OP(vfms)(c, a, b); }
+RV_INLINE vreal v_lost(vreal a, vreal b, vreal p) { return OP(vneg)(OP(vfms)(p, a, b)); }
 RV_INLINE vreal v_abs(vreal a) { return OP(vabs)(a); }
 RV_INLINE vreal v_copysign(vreal a, vreal s) { return OP(vbsl)(RV_WORD_SET1(RV_SIGN_BIT), s, a); }
 
@@ -192,7 +193,19 @@ RV_INLINE vreal w_times(const real *p, double x)
 }
 RV_INLINE double w_get(const real *p, int i) { double x; memcpy(&x, p + 2 * i, sizeof x); return x; }
 
+typedef float64x2_t vhalf;
+RV_INLINE vhalf h_set1(double x) { return vdupq_n_f64(x); }
+RV_INLINE vhalf h_add(vhalf a, vhalf b) { return vaddq_f64(a, b); }
+RV_INLINE vhalf h_sub(vhalf a, vhalf b) { return vsubq_f64(a, b); }
+RV_INLINE vhalf h_mul(vhalf a, vhalf b) { return vmulq_f64(a, b); }
+RV_INLINE vhalf h_div(vhalf a, vhalf b) { return vdivq_f64(a, b); }
+RV_INLINE vhalf h_fma(vhalf a, vhalf b, vhalf c) { return vfmaq_f64(c, a, b); }
+RV_INLINE vhalf h_sqrt(vhalf a) { return vsqrtq_f64(a); }
+RV_INLINE double h_sum(vhalf a) { return vaddvq_f64(a); }
+RV_INLINE vreal v_narrow(vhalf low, vhalf high) { return vcombine_f32(vcvt_f32_f64(low), vcvt_f32_f64(high)); }
+
 #include "half_tail.h"
+#include "wide.h"
 
 #else
 

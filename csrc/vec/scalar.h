@@ -41,7 +41,19 @@
  *   w_times(p, x)                             p times the double x, as real (float only)
  *   w_get(p, i)                               lane i as a double (the pair's sum)
  *   w_sum(p)                                  the sum of all lanes (float only)
+ *   w_place(p, i, head, tail)                 lane i = head + tail, the tail below half a unit of the head
+ *
+ * The same numbers in registers, vwide. Each operation is within RV_WIDE_UNIT of the largest of operands and result.
+ *   x_zero()  x_set1(head, tail)  x_load(p)  x_store(p, x)  x_add  x_sub  x_mul  x_div  x_sqrt
+ *   x_from(p)               RV_LANES doubles; x_into(p, x) stores heads as doubles; x_widen(a) a vector
+ *   x_diff(a, b)            a - b where neither has a tail
+ *   x_add_square(s, d)      s + d^2
+ *   x_mul_add(a, b, s)      a b + s (float only)
+ *   x_head(a), x_rest(a)    a rounded to real; the real nearest to what that left
+ *   x_total(a, tail)        sum of the lanes: returns the head
+ *   v_lost(a, b, p)         a b - p, exactly where p is a b rounded
  */
+#include "../scalar_math.h"
 #include "real.h"
 
 #define RV_LANES 1
@@ -69,6 +81,16 @@ RV_INLINE vreal v_div(vreal a, vreal b) { return a / b; }
  * count two roundings a term. Code whose exactness rests on a fused product tests RV_HAVE_FMA. */
 RV_INLINE vreal v_fma(vreal a, vreal b, vreal c) { return a * b + c; }
 RV_INLINE vreal v_fnma(vreal a, vreal b, vreal c) { return c - a * b; }
+#if RV_REAL_BITS == 32
+RV_INLINE vreal v_lost(vreal a, vreal b, vreal p) { return (real)((double)a * b - p); }
+#else
+/* Veltkamp's split and Dekker's product: |a|, |b| below 2^996 */
+RV_INLINE vreal v_lost(vreal a, vreal b, vreal p)
+{
+    real ac = a * 134217729.0, bc = b * 134217729.0, ah = ac - (ac - a), bh = bc - (bc - b), al = a - ah, bl = b - bh, ab = a * b;
+    return (((ah * bh - ab) + ah * bl + al * bh) + al * bl) + (ab - p);
+}
+#endif
 RV_INLINE vreal v_max(vreal a, vreal b) { return a > b ? a : b; }
 RV_INLINE vreal v_min(vreal a, vreal b) { return a < b ? a : b; }
 RV_INLINE vreal v_abs(vreal a) { return rv_real(rv_bits(a) & ~RV_SIGN_BIT); }
@@ -179,6 +201,28 @@ RV_INLINE vreal w_quotient(const real *p, const real *q)
     return l == 0 ? 0 : (real)(w_get(p, 0) / l);
 }
 RV_INLINE vreal w_times(const real *p, double x) { return (real)(w_get(p, 0) * x); }
+
+/* One half: the high one is not there. */
+typedef double vhalf;
+RV_INLINE vhalf h_set1(double x) { return x; }
+RV_INLINE vhalf h_add(vhalf a, vhalf b) { return a + b; }
+RV_INLINE vhalf h_sub(vhalf a, vhalf b) { return a - b; }
+RV_INLINE vhalf h_mul(vhalf a, vhalf b) { return a * b; }
+RV_INLINE vhalf h_div(vhalf a, vhalf b) { return a / b; }
+RV_INLINE vhalf h_fma(vhalf a, vhalf b, vhalf c) { return a * b + c; }
+RV_INLINE vhalf h_sqrt(vhalf a) { return rv_sqrt(a); }
+RV_INLINE double h_sum(vhalf a) { return a; }
+RV_INLINE vhalf w_half(const real *p, int i) { return i ? 0 : w_get(p, 0); }
+RV_INLINE void w_put(real *p, vhalf low, vhalf high)
+{
+    (void)high;
+    w_set1(p, low);
+}
+RV_INLINE vhalf v_widen_low(vreal x) { return (double)x; }
+RV_INLINE vhalf v_widen_high(vreal x) { (void)x; return 0; }
+RV_INLINE vreal v_narrow(vhalf low, vhalf high) { (void)high; return (real)low; }
+
+#include "wide.h"
 
 #else
 
