@@ -607,6 +607,171 @@ def local(query, key, value, *, window_size=256, mask=None, causal=False, scale=
     return bottom_right(query, key, value, mask, causal, scale, window=(half, half))
 
 
+# Hyperbolic types ----------------------------------------------------------------------------------------------------
+
+
+class PointsExpected(Expected):
+    """An Expected whose bound is that of averages of points."""
+
+    def bound(self):
+        return self.limit + smallest(self.dtype)
+
+
+def ball_distance(x, y, c):
+    """2 asinh(sqrt(c |x-y|^2 / ((1 - c|x|^2) (1 - c|y|^2)))) / sqrt(c) over the last axis."""
+    gaps = (1 - c * (x * x).sum(-1)) * (1 - c * (y * y).sum(-1))
+    return 2 * np.arcsinh(np.sqrt(c * ((x - y) ** 2).sum(-1) / gaps)) / np.sqrt(c)
+
+
+def sheet_distance(x, y, c):
+    """2 asinh(sqrt(c (|x-y|^2 - (x0-y0)^2)) / 2) / sqrt(c), x and y the space-like parts."""
+    step = np.sqrt(1 / c + (x * x).sum(-1)) - np.sqrt(1 / c + (y * y).sum(-1))
+    return 2 * np.arcsinh(np.sqrt(c * np.maximum(((x - y) ** 2).sum(-1) - step**2, 0)) / 2) / np.sqrt(c)
+
+
+def visible_softmax(logits, mask, causal):
+    """Weights over the visible keys of every row (0 where there are none), who is visible, and max |bias|."""
+    q_len, kv_len = logits.shape[-2:]
+    visible, bias = split_mask(mask)
+    visible = np.broadcast_to(visible, np.broadcast_shapes(logits.shape, np.shape(visible)))
+    if causal:
+        visible = visible & positions(q_len, kv_len, kv_len - q_len, None, 0)
+    size = 0
+    if bias is not None:
+        hidden = np.isneginf(bias)
+        visible, bias = visible & ~hidden, np.where(hidden, 0, bias)
+        logits = logits + bias
+        size = np.where(visible, np.abs(bias), 0).max(-1, initial=0)
+    top = np.where(visible, logits, -np.inf).max(-1, keepdims=True, initial=-np.inf)
+    with np.errstate(invalid="ignore"):
+        e = np.where(visible, np.exp(logits - np.where(np.isneginf(top), 0, top)), 0)
+    total = e.sum(-1, keepdims=True)
+    return e / np.where(total == 0, 1, total), visible, size
+
+
+def midpoints(weights, visible, value, c):
+    """Gyromidpoints of the visible values by the definition, and the largest l = 2 / (1 - c|v|^2)."""
+    factor = 2 / (1 - c * (value * value).sum(-1, keepdims=True))
+    space = weights @ np.where(np.isfinite(factor), factor * value, 0)
+    time = weights @ np.where(np.isfinite(factor), factor - 1, 0)
+    minkowski = np.sqrt(np.maximum(time**2 - c * (space * space).sum(-1, keepdims=True), 1))
+    most = np.where(visible, np.swapaxes(factor, -1, -2), 0).max(-1, initial=0)
+    return space / (time + minkowski), most[..., None]
+
+
+def points_result(out, kappa, limit, weights, visible, dtype, dim, single):
+    lse = peak = np.zeros(out.shape[:-1], out.dtype)
+    result = PointsExpected(out, lse, kappa, peak[..., None], weights, visible, dtype, dim)
+    result.limit = limit
+    if single:
+        limit = limit[..., 0, :]
+        result = PointsExpected(**vars(drop_row(result)))
+        result.limit = limit
+    return result
+
+
+def points_of(query, key, value, curvature):
+    dtype = common_dtype(query, key, value)
+    query, single = as_rows(query)
+    q, k, v = wide(query, dtype), wide(key, dtype), wide(value, dtype)
+    return q, k, v, np.abs(wide(curvature, F64).astype(q.dtype))[..., None, None], dtype, single
+
+
+def row_mask(mask, single):
+    return np.asarray(mask)[None, :] if single and mask is not None and np.ndim(mask) == 1 else mask
+
+
+def poincare(query, key, value, *, curvature=1.0, mask=None, causal=False, scale=None):
+    """softmax(-scale d) and gyromidpoints.
+
+    Bound, in radii of the ball. A distance is off by 2 ULP, 4 u, so that a weight is off by 8 u kappa relatively; numerator N
+    and denominator P + q of the midpoint N / (P + q) pass that on once each: 16 u kappa. The average itself is float64, with
+    errors of (16 + 16 kappa) v in N, P and q^2 = P^2 - |N|^2, which is 1 at least: (16 + 16 kappa) (2 + l) v, v = 2^-53.
+    """
+    q, k, v, c, dtype, single = points_of(query, key, value, curvature)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        distance = ball_distance(q[..., :, None, :], k[..., None, :, :], c)
+        beta = 1 if scale is None else scale
+        weights, visible, size = visible_softmax(-beta * distance, row_mask(mask, single), causal)
+        out, most = midpoints(weights, visible, v, c)
+    kappa = np.where(visible, np.abs(beta * distance), 0).max(-1, initial=0) + size
+    u = unit(dtype) * share(dtype)
+    v64 = 2.0**-53 * share(dtype)
+    radius = 1 / np.sqrt(c)
+    limit = (16 * u * kappa[..., None] + (16 + 16 * kappa[..., None]) * (2 + most) * v64) * radius
+    limit = limit + storage_unit(dtype) * np.maximum(np.abs(out), 2.0**-10 * radius) * np.ones_like(out)
+    return points_result(out, kappa, limit, weights, visible, dtype, q.shape[-1], single)
+
+
+def lorentz(query, key, value, *, curvature=1.0, space_only=False, mask=None, causal=False, scale=None):
+    """softmax(-scale d) and Lorentz centroids.
+
+    Bound, in units of 1 / sqrt(c), X = max sqrt(c) x0: a relative error e of the weights moves s / sqrt(-<s, s>) by 2 e X,
+    since all <x_i, x_j> have one sign; the average is float64, s^2 - |s|^2 cancels up to X^2: 16 X^3 v.
+    """
+    q, k, v, c, dtype, single = points_of(query, key, value, curvature)
+    if not space_only:
+        q, k, v = q[..., 1:], k[..., 1:], v[..., 1:]
+    with np.errstate(invalid="ignore"):
+        distance = sheet_distance(q[..., :, None, :], k[..., None, :, :], c)
+        beta = 1 if scale is None else scale
+        weights, visible, size = visible_softmax(-beta * distance, row_mask(mask, single), causal)
+        time = np.sqrt(1 / c + (v * v).sum(-1, keepdims=True))
+        space, total = weights @ np.where(np.isfinite(time), v, 0), weights @ np.where(np.isfinite(time), time, 0)
+        norm = np.sqrt(np.maximum(c * (total**2 - (space * space).sum(-1, keepdims=True)), 1))
+        out = space / norm
+        if not space_only:
+            out = np.concatenate([np.sqrt(1 / c + (out * out).sum(-1, keepdims=True)), out], -1)
+        most = np.where(visible, np.swapaxes(np.sqrt(c) * time, -1, -2), 1).max(-1, initial=1)[..., None]
+    kappa = np.where(visible, np.abs(beta * distance), 0).max(-1, initial=0) + size
+    u = unit(dtype) * share(dtype)
+    v64 = 2.0**-53 * share(dtype)
+    weight_error = 8 * u * kappa[..., None] + (16 + 16 * kappa[..., None]) * v64
+    limit = (2 * weight_error * most + 16 * most**3 * v64) / np.sqrt(c)
+    limit = limit + storage_unit(dtype) * np.maximum(np.abs(out), 2.0**-10 / np.sqrt(c))
+    return points_result(out, kappa, limit, weights, visible, dtype, q.shape[-1], single)
+
+
+def mixed_curvature(
+    query,
+    key,
+    value,
+    *,
+    curvature=1.0,
+    euclidean_dim=-1,
+    value_euclidean_dim=-1,
+    euclidean_weight=1.0,
+    hyperbolic_weight=1.0,
+    mask=None,
+    causal=False,
+    scale=None,
+):
+    """softmax(-scale (w_e |q_e-k_e|^2 + w_h d_c(q_h, k_h)^2)), mean of the Euclidean and midpoint of the other columns.
+
+    All in float64, so that only the last rounding is that of the dtype; the squares double the relative error of a distance.
+    """
+    q, k, v, c, dtype, single = points_of(query, key, value, curvature)
+    part = q.shape[-1] // 2 if euclidean_dim < 0 else euclidean_dim
+    v_part = v.shape[-1] // 2 if value_euclidean_dim < 0 else value_euclidean_dim
+    q_, k_ = q[..., :, None, :], k[..., None, :, :]
+    beta = 1 if scale is None else scale
+    with np.errstate(invalid="ignore", divide="ignore"):
+        score = -euclidean_weight * ((q_[..., :part] - k_[..., :part]) ** 2).sum(-1)
+        if part < q.shape[-1]:
+            score = score - hyperbolic_weight * ball_distance(q_[..., part:], k_[..., part:], c) ** 2
+        weights, visible, size = visible_softmax(beta * score, row_mask(mask, single), causal)
+        flat = np.where(np.isfinite(v), v, 0)[..., :v_part]
+        out, most = midpoints(weights, visible, v[..., v_part:], c)
+    peak = np.abs(flat).max(initial=0) + (1 / np.sqrt(c)).max()
+    # an expanded square is off by the largest of its terms
+    terms = beta * euclidean_weight * (np.square(q[..., :part]).sum(-1).max(initial=0) + np.square(k[..., :part]).sum(-1).max(initial=0))
+    kappa = np.where(visible, np.abs(beta * score), 0).max(-1, initial=0) + size + np.abs(terms)
+    out = np.concatenate([weights @ flat, out], -1)
+    limit = (64 + 64 * kappa[..., None]) * (2 + most) * peak * 2.0**-53 * share(dtype)
+    limit = limit + storage_unit(dtype) * np.maximum(np.abs(out), 2.0**-10 * peak)
+    return points_result(out, kappa, limit, weights, visible, dtype, q.shape[-1], single)
+
+
 # Canonical name -> oracle. A type of attention_types() that is missing here fails the suite.
 TYPES = {
     "scaled_dot": scaled_dot,
@@ -619,6 +784,9 @@ TYPES = {
     "alibi": alibi,
     "sliding_window": sliding_window,
     "local": local,
+    "poincare": poincare,
+    "lorentz": lorentz,
+    "mixed_curvature": mixed_curvature,
 }
 
 

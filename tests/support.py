@@ -49,6 +49,18 @@ def qkv(batch, q_len, kv_len, dim, v_dim, dtype_name, *seed):
     return cached_qkv((*batch, q_len, dim), (*batch, kv_len, dim), (*batch, kv_len, v_dim), dtype_name, *seed)
 
 
+# What the types need whose rows are not any vectors: parameters that tests of all types give them.
+TYPE_PARAMETERS = {"lorentz": {"space_only": True}}
+
+
+def points(name, x, radius=1.0):
+    """The rows of x as points of the space of a type: inside the ball, or at a moderate distance on the hyperboloid."""
+    if name in ("poincare", "mixed_curvature"):
+        wide = x.astype(np.float64)
+        return (wide * radius * 0.9 / (1 + np.linalg.norm(wide, axis=-1, keepdims=True))).astype(x.dtype)
+    return (x.astype(np.float64) * radius * 0.4).astype(x.dtype) if name == "lorentz" else x
+
+
 def bits(x):
     """The bytes of an array, so that equality is bitwise: NaN equals itself, -0 differs from 0."""
     return np.ascontiguousarray(x).view(np.uint8)

@@ -28,17 +28,33 @@ FUNCTIONS = {
     "causal_attention",
     "cross_attention",
     "dot",
+    "exp_map",
     "flash_attention",
     "get_attention",
     "get_num_threads",
     "grouped_query_attention",
+    "gyromidpoint",
+    "hyperbolic_cdist",
+    "hyperbolic_distance",
     "isa",
     "isas",
     "local_attention",
+    "log_map",
     "log_softmax",
+    "lorentz_attention",
+    "lorentz_cdist",
+    "lorentz_centroid",
+    "lorentz_distance",
+    "lorentz_to_poincare",
     "merge_states",
+    "minkowski_dot",
+    "mixed_curvature_attention",
+    "mobius_add",
     "multi_head_attention",
     "partial_attention",
+    "poincare_attention",
+    "poincare_to_lorentz",
+    "project_to_ball",
     "register",
     "scaled_dot_attention",
     "scaled_dot_product_attention",
@@ -73,6 +89,7 @@ ALIASES = {
     "flashv2": "flash_v2",
     "sliding": "sliding_window",
     "gqa": "grouped_query",
+    "hyperbolic": "poincare",
 }
 PARAMETERS = {
     "scaled_dot": {"softcap": 0.0},
@@ -85,6 +102,15 @@ PARAMETERS = {
     "alibi": {"num_heads": 8, "slopes": None},
     "sliding_window": {"window_size": 256},
     "local": {"window_size": 256},
+    "poincare": {"curvature": 1.0},
+    "lorentz": {"curvature": 1.0, "space_only": False},
+    "mixed_curvature": {
+        "curvature": 1.0,
+        "euclidean_dim": -1,
+        "value_euclidean_dim": -1,
+        "euclidean_weight": 1.0,
+        "hyperbolic_weight": 1.0,
+    },
 }
 
 
@@ -201,6 +227,30 @@ class Signatures:
     def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""): ...
 
     @staticmethod
+    def hyperbolic_distance(a, b, curvature=1.0): ...
+
+    @staticmethod
+    def hyperbolic_cdist(a, b, curvature=1.0): ...
+
+    @staticmethod
+    def lorentz_distance(a, b, curvature=1.0, *, space_only=False): ...
+
+    @staticmethod
+    def lorentz_cdist(a, b, curvature=1.0, *, space_only=False): ...
+
+    @staticmethod
+    def exp_map(base, tangent, curvature=1.0): ...
+
+    @staticmethod
+    def log_map(base, target, curvature=1.0): ...
+
+    @staticmethod
+    def project_to_ball(x, curvature=1.0, eps=None): ...
+
+    @staticmethod
+    def gyromidpoint(points, weights=None, curvature=1.0): ...
+
+    @staticmethod
     def isa(): ...
 
     @staticmethod
@@ -289,6 +339,9 @@ def test_functions_of_the_types_have_the_parameters_of_their_type():
         "sliding_window_attention": "sliding_window",
         "local_attention": "local",
         "self_attention": "self",
+        "poincare_attention": "poincare",
+        "lorentz_attention": "lorentz",
+        "mixed_curvature_attention": "mixed_curvature",
     }
     for function, name in functions.items():
         parameters = inspect.signature(getattr(ruvector, function)).parameters
@@ -453,7 +506,7 @@ def test_records_start_with_the_rows_of_the_usage_guide():
     names = [r.name for r in records]
     assert len(set(names)) == len(names)
     present = [name for name in GUIDE if name in names]
-    assert {"scaled_dot", "multi_head", "flash_v2", "cross", "sliding_window"} <= set(present)
+    assert {"scaled_dot", "multi_head", "flash_v2", "cross", "sliding_window", "poincare"} <= set(present)
     assert names[: len(present)] == present
     for record in records[: len(present)]:
         assert (record.complexity, record.best_for) == GUIDE[record.name]
@@ -492,7 +545,7 @@ def test_attention_type_records(name):
     assert make() == plain
     assert hash(make()) == hash(plain)
     assert camel(name) in repr(plain) or name in repr(plain)
-    options = {p.name: p.default + 4 for p in type_record(name).parameters if isinstance(p.default, int)}
+    options = {p.name: p.default + 4 for p in type_record(name).parameters if type(p.default) is int}
     if options:
         other = make(**options)
         assert other != plain

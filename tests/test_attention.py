@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 import ruvector
-from support import DTYPES, EDGES, LONG_EDGES, generator, normal, qkv, same_bits
+from support import DTYPES, EDGES, LONG_EDGES, generator, normal, points, qkv, same_bits
 
 sdpa = ruvector.scaled_dot_product_attention
 FLOATS = ("float32", "float64")
@@ -678,6 +678,16 @@ TYPE_CASES = {
     "alibi": [{}, {"num_heads": 4}, {"slopes": np.linspace(0.05, 0.4, 8)}],
     "sliding_window": [{"window_size": 9}, {"window_size": 1}, {"window_size": 20}],
     "local": [{"window_size": 9}, {"window_size": 1}, {"window_size": 20}],
+    "poincare": [{}, {"curvature": -3.5}, {"curvature": 0.05}],
+    "lorentz": [{"space_only": True}, {"space_only": True, "curvature": 2.5}],
+    "mixed_curvature": [
+        {"euclidean_weight": 9.0},
+        {"euclidean_weight": 9.0, "hyperbolic_weight": 20.0},
+        {"euclidean_weight": 9.0, "hyperbolic_weight": 20.0, "euclidean_dim": 30},
+        {"euclidean_weight": 9.0, "hyperbolic_weight": 20.0, "curvature": -2.5},
+        {"hyperbolic_weight": 20.0, "curvature": -2.5},
+        {"hyperbolic_weight": 20.0, "curvature": -2.5, "value_euclidean_dim": 0},
+    ],
 }
 
 
@@ -688,7 +698,7 @@ def type_inputs(name, parameters, batch, q_len, kv_len, dtype):
     if name == "grouped_query":
         heads, kv_heads = parameters.get("num_heads", 8), parameters.get("num_kv_heads", 2)
         key, value = key[..., : width // heads * kv_heads].copy(), value[..., : 3 * kv_heads].copy()
-    return query, key, value
+    return tuple(points(name, x, 0.63) for x in (query, key, value))
 
 
 def test_every_type_has_an_oracle_and_a_case():

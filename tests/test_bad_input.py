@@ -1,5 +1,6 @@
 """A catalogue of bad input: the exact exception, and a message that names the argument and its value."""
 
+import inspect
 import re
 
 import numpy as np
@@ -389,6 +390,9 @@ OPTIONS = {
     "cross": "scale",
     "self": "causal",
     "causal": "scale",
+    "poincare": "curvature",
+    "lorentz": "space_only",
+    "mixed_curvature": "euclidean_dim",
 }
 for name, own in OPTIONS.items():
     case(f"option of {name}", TypeError, says("temperature", name, own), ruvector.get_attention, name, temperature=1.0)
@@ -473,6 +477,120 @@ case("varlen scale", ValueError, says("scale", "nan"), varlen, VQ, VK, VV, [0, 6
 case("varlen window", ValueError, says("window", (-1, 0)), varlen, VQ, VK, VV, [0, 6], [0, 9], window=(-1, 0))
 case("varlen slopes", ValueError, says("alibi_slopes", "(3,)"), varlen, VQ, VK, VV, [0, 6], [0, 9], alibi_slopes=x(3))
 case("varlen out", ValueError, says("out", "(6, 4, 4)"), varlen, VQ, VK, VV, [0, 6], [0, 9], out=x(6, 4, 4))
+
+# Hyperbolic geometry -------------------------------------------------------------------------------------------------
+
+distance, sheet = ruvector.hyperbolic_distance, ruvector.lorentz_distance
+INSIDE, OUTSIDE = np.full((3, 2), 0.3), np.array([[0.3, 0.4], [0.6, 0.8], [0.9, 0.9]])
+SHEET = np.array([[np.sqrt(1.25), 0.5], [1.0, 0.0]])
+for function, arguments in (
+    (distance, (INSIDE, INSIDE)),
+    (ruvector.hyperbolic_cdist, (INSIDE, INSIDE)),
+    (sheet, (SHEET, SHEET)),
+    (ruvector.lorentz_cdist, (SHEET, SHEET)),
+    (ruvector.mobius_add, (INSIDE, INSIDE)),
+    (ruvector.exp_map, (INSIDE, INSIDE)),
+    (ruvector.log_map, (INSIDE, INSIDE)),
+    (ruvector.project_to_ball, (INSIDE,)),
+    (ruvector.poincare_to_lorentz, (INSIDE,)),
+    (ruvector.lorentz_to_poincare, (SHEET,)),
+    (ruvector.gyromidpoint, (INSIDE,)),
+    (ruvector.lorentz_centroid, (SHEET,)),
+    (ruvector.poincare_attention, (INSIDE, INSIDE, INSIDE)),
+    (ruvector.lorentz_attention, (SHEET, SHEET, SHEET)),
+    (ruvector.mixed_curvature_attention, (INSIDE, INSIDE, INSIDE)),
+):
+    name = function.__name__
+    case(f"{name} flat", ValueError, exactly("curvature must not be 0, got 0.0"), function, *arguments, curvature=0)
+    for bad in (np.nan, np.inf, -np.inf):
+        case(f"{name} curvature {bad}", ValueError, says("curvature", bad), function, *arguments, curvature=bad)
+    for bad in ("round", None, 1j, True):
+        case(f"{name} curvature {bad!r}", TypeError, says("curvature"), function, *arguments, curvature=bad)
+    for position, array in enumerate(arguments):
+        changed = list(arguments)
+        changed[position] = array.astype(complex)
+        role = list(inspect.signature(function).parameters)[position]
+        case(f"{name} {role} complex", TypeError, says(role, "complex128"), function, *changed)
+        changed[position] = "points"
+        case(f"{name} {role} text", TypeError, says(role, "<U6"), function, *changed)
+case("curvature array", ValueError, says("curvature", "(2,)"), distance, INSIDE, INSIDE, [1.0, 2.0])
+case("zero in a curvature array", ValueError, says("curvature", "0.0"), ruvector.get_attention, "poincare", curvature=[1.0, 0.0])
+case(
+    "curvature array that does not broadcast",
+    ValueError,
+    exactly("curvature shape (3,) does not broadcast to the leading axes (2,)"),
+    ruvector.poincare_attention,
+    np.zeros((2, 3, 4)),
+    np.zeros((2, 3, 4)),
+    np.zeros((2, 3, 4)),
+    [1.0, 2.0, 3.0],
+)
+RADIUS = "not less than the radius 1 of the ball of curvature 1"
+for function, names in (
+    (distance, "ab"),
+    (ruvector.hyperbolic_cdist, "ab"),
+    (ruvector.mobius_add, "xy"),
+    (ruvector.log_map, ("base", "target")),
+):
+    for position, name in enumerate(names):
+        arrays = [INSIDE, INSIDE]
+        arrays[position] = OUTSIDE
+        case(f"{function.__name__} {name} on the sphere", ValueError, says(f"{name}[1] has norm 1,", RADIUS), function, *arrays)
+case("exp_map base outside", ValueError, says("base[1]", RADIUS), ruvector.exp_map, OUTSIDE, INSIDE)
+case("exp_map infinite tangent", ValueError, says("tangent", "(0, 1)"), ruvector.exp_map, INSIDE, INSIDE * [1, np.inf])
+case("poincare_to_lorentz outside", ValueError, says("x[1]", RADIUS), ruvector.poincare_to_lorentz, OUTSIDE)
+case("gyromidpoint outside", ValueError, says("points[1]", RADIUS), ruvector.gyromidpoint, OUTSIDE)
+case("outside at c = 4", ValueError, says("a has norm 0.5", "radius 0.5", "curvature 4"), distance, [0.3, 0.4], [0.1, 0.2], 4)
+case("outside in a batch", ValueError, says("b[0, 2] has norm"), distance, np.zeros((4, 3, 2)), OUTSIDE[None] * [[[1], [0.5], [1]]])
+case("infinite point", ValueError, says("b[1] has norm inf"), distance, INSIDE, INSIDE * [[1], [np.inf], [1]])
+for position, role in enumerate(("query", "key", "value")):
+    arrays = [INSIDE, INSIDE, INSIDE]
+    arrays[position] = OUTSIDE
+    case(f"poincare {role} outside", ValueError, says(f"{role}[1] has norm 1,", RADIUS), ruvector.poincare_attention, *arrays)
+case("score outside", ValueError, says("key has norm 1,"), ruvector.attention_score, [0.1, 0.2], [0.6, 0.8], "poincare")
+case("scores outside", ValueError, says("key[1] has norm"), ruvector.attention_scores, INSIDE, OUTSIDE, "poincare")
+WRONG_TIME = SHEET * [[1], [1.1]]
+WANTED = ("its time component is 1.1", "makes it 1;", "space_only")
+for function, names in ((sheet, "ab"), (ruvector.lorentz_cdist, "ab")):
+    for position, name in enumerate(names):
+        arrays = [SHEET, SHEET]
+        arrays[position] = WRONG_TIME
+        case(f"{function.__name__} {name} off the sheet", ValueError, says(f"{name}[1]", *WANTED), function, *arrays)
+for function, name in ((ruvector.lorentz_to_poincare, "x"), (ruvector.lorentz_centroid, "points")):
+    case(f"{function.__name__} off the sheet", ValueError, says(f"{name}[1]", *WANTED), function, WRONG_TIME)
+for position, role in enumerate(("query", "key", "value")):
+    arrays = [SHEET, SHEET, SHEET]
+    arrays[position] = WRONG_TIME
+    case(f"lorentz {role} off the sheet", ValueError, says(f"{role}[1]", *WANTED), ruvector.lorentz_attention, *arrays)
+case("lorentz other curvature", ValueError, says("a[0]", "curvature 4"), sheet, SHEET, SHEET, 4)
+case("lorentz negative time", ValueError, says("a[0]", "-1.118"), sheet, -SHEET, SHEET)
+case("lorentz infinite", ValueError, says("b[0]", "inf", "finite"), sheet, SHEET, SHEET * [[np.inf], [1]], space_only=True)
+case("lorentz without space", ValueError, says("a time and a space component", "(3, 1)"), sheet, x(3, 1), x(3, 1))
+case("lorentz_attention without space", ValueError, says("points", "(3, 1)"), ruvector.lorentz_attention, x(3, 1), x(3, 1), SHEET[:1].repeat(3, 0))
+for bad in (1, "yes", None):
+    case(f"space_only {bad!r}", TypeError, says("space_only", repr(bad)), sheet, SHEET, SHEET, space_only=bad)
+    case(f"space_only {bad!r} of the type", TypeError, says("space_only"), ruvector.get_attention, "lorentz", space_only=bad)
+case("distance widths", ValueError, says("a and b", "2 vs 3"), distance, INSIDE, x(3, 3) * 0.1)
+case("distance axes", ValueError, says("broadcast", "(3, 2)", "(4, 2)"), distance, INSIDE, np.zeros((4, 2)))
+case("distance of numbers", ValueError, says("a and b", "()"), distance, 0.1, 0.2)
+case("distance of nothing", ValueError, says("a component", "(3, 0)"), distance, np.empty((3, 0)), np.empty((3, 0)))
+case("cdist of vectors", ValueError, says("(..., m, d)", "(2,)"), ruvector.hyperbolic_cdist, INSIDE[0], INSIDE)
+case("mobius_add widths", ValueError, says("x and y", "2 vs 3"), ruvector.mobius_add, INSIDE, np.zeros((3, 3)))
+case("minkowski_dot of one", ValueError, says("a", "(1,)"), ruvector.minkowski_dot, [1.0], [1.0])
+for bad in (0.0, 1.0, -0.1):
+    case(f"project_to_ball eps {bad}", ValueError, says("eps", bad), ruvector.project_to_ball, INSIDE, eps=bad)
+case("project_to_ball eps text", TypeError, says("eps"), ruvector.project_to_ball, INSIDE, eps="small")
+case("project_to_ball infinity", ValueError, says("x", "infinity", "(1, 0)"), ruvector.project_to_ball, INSIDE * [[1], [np.inf], [1]])
+for function, points in ((ruvector.gyromidpoint, INSIDE), (ruvector.lorentz_centroid, SHEET)):
+    n = function.__name__
+    case(f"{n} weights shape", ValueError, says("weights", "(5,)"), function, points, np.ones(5))
+    case(f"{n} negative weight", ValueError, says("weights", "-1.0"), function, points, [1.0, -1.0, 2.0][: len(points)])
+    case(f"{n} infinite weight", ValueError, says("weights", "inf"), function, points, [1.0, np.inf, 2.0][: len(points)])
+    case(f"{n} one point", ValueError, says("points", "(2,)"), function, points[0])
+case("mixed euclidean_dim", ValueError, says("euclidean_dim", 3), ruvector.mixed_curvature_attention, INSIDE, INSIDE, INSIDE, euclidean_dim=3)
+case("mixed euclidean_dim -2", ValueError, says("euclidean_dim", -2), ruvector.get_attention, "mixed_curvature", euclidean_dim=-2)
+case("mixed weight", ValueError, says("hyperbolic_weight", -1), ruvector.get_attention, "mixed_curvature", hyperbolic_weight=-1)
+case("mixed value outside", ValueError, says("value[0]"), ruvector.mixed_curvature_attention, INSIDE, INSIDE, OUTSIDE * 2, value_euclidean_dim=0)
 
 # States --------------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 import ruvector
-from support import generator, normal, qkv, same_bits
+from support import TYPE_PARAMETERS, generator, normal, points, qkv, same_bits
 
 sdpa = ruvector.scaled_dot_product_attention
 
@@ -59,10 +59,12 @@ def test_every_type_gives_zero_for_rows_without_visible_keys(isa):
     mask[4] = False
     for name in reference.TYPES:
         key, value = (k[..., :8], v[..., :8]) if name == "grouped_query" else (k, v)
-        out = ruvector.attention(q, key, value, name, mask=mask)
+        query, key, value = (points(name, x) for x in (q, key, value))
+        parameters = TYPE_PARAMETERS.get(name, {})
+        out = ruvector.attention(query, key, value, name, mask=mask, **parameters)
         assert (out[:, 4] == 0).all(), name
         assert np.isfinite(out).all(), name
-        reference.check(out, reference.TYPES[name](q, key, value, mask=mask), name)
+        reference.check(out, reference.TYPES[name](query, key, value, mask=mask, **parameters), name)
 
 
 def test_no_keys_give_zeros(isa, dtype_name, dtype):
@@ -77,7 +79,8 @@ def test_no_keys_give_zeros(isa, dtype_name, dtype):
         for name in reference.TYPES:
             if name in ("multi_head", "grouped_query", "alibi"):
                 continue
-            assert (ruvector.attention(q, k, v, name) == 0).all(), name
+            out = ruvector.attention(points(name, q), k, v, name, **TYPE_PARAMETERS.get(name, {}))
+            assert (out == 0).all(), name
         out = ruvector.multi_head_attention(q, k, np.empty((2, 0, 6), dtype), 2)
         np.testing.assert_array_equal(out, np.zeros((2, q_len, 6)))
 

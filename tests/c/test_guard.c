@@ -271,6 +271,115 @@ static void peaks(const char *isa)
     }
 }
 
+/* Coordinates whose squares sum to less than 1/2 at any width up to 257. */
+static void fill_points(rv_dtype dtype, void *p, size_t n, int64_t d)
+{
+    double scale = 0.7 / (double)(d + 1);
+    for (size_t i = 0; i < n; i++) {
+        float x = (float)(draw() * scale);
+        uint32_t bits;
+        memcpy(&bits, &x, 4);
+        if (dtype == RV_F64) ((double *)p)[i] = x;
+        else if (dtype == RV_F32) ((float *)p)[i] = x;
+        else if (dtype == RV_BF16) ((uint16_t *)p)[i] = (uint16_t)(bits >> 16);
+        else ((uint16_t *)p)[i] = (uint16_t)((bits >> 16 & 0x8000) | 0x0400 | (bits >> 8 & 0x3ff));     /* about 6e-5 */
+    }
+}
+
+static void distances(const char *isa, rv_dtype dtype, rv_geometry geometry, int64_t d, int64_t m, int64_t n, int pairs, int at_end)
+{
+    size_t item = rv_dtype_size(dtype), bytes[3] = {(size_t)(m * d) * item, (size_t)(n * d) * item,
+                                                    (size_t)(pairs ? m : m * n) * item};
+    void *p[3], *plain[3];
+    rv_fault fault;
+    for (int i = 0; i < 3; i++) {
+        p[i] = guarded(i, bytes[i], at_end);
+        plain[i] = malloc(bytes[i] + 1);
+        if (i < 2)
+            fill_points(dtype, p[i], bytes[i] / item, d);
+        memcpy(plain[i], p[i], bytes[i]);
+    }
+    snprintf(where, sizeof where, "%s dtype %d geometry %d d %d %d x %d pairs %d at_end %d", isa, dtype, geometry, (int)d, (int)m,
+             (int)n, pairs, at_end);
+    rv_hyp_args a = {.geometry = geometry, .dtype = dtype, .a = p[0], .b = p[1], .out = p[2], .a_count = m, .b_count = n,
+                     .dim = d, .a_stride = d * (int64_t)item, .b_stride = d * (int64_t)item,
+                     .out_stride = (pairs ? 1 : n) * (int64_t)item, .pairs = pairs, .curvature = 1, .fault = &fault, .threads = 1};
+    ok(rv_hyp_run(&a));
+    a.a = plain[0];
+    a.b = plain[1];
+    a.out = plain[2];
+    ok(rv_hyp_run(&a));
+    same(p[2], plain[2], bytes[2]);
+    for (int i = 0; i < 3; i++)
+        free(plain[i]);
+}
+
+static void hyperbolic_attention(const char *isa, rv_dtype dtype, const char *type, int64_t d, int64_t dv, int64_t q_len,
+                                 int64_t kv_len, int weights, int at_end)
+{
+    size_t item = rv_dtype_size(dtype);
+    size_t n[4] = {(size_t)(q_len * d), (size_t)(kv_len * d), (size_t)(kv_len * dv), (size_t)(q_len * (weights ? kv_len : dv))};
+    double params[2] = {1, 1};
+    void *p[4], *plain[4], *mask = guarded(4, (size_t)(q_len * kv_len), at_end);
+    rv_fault fault;
+    rv_attn_args a;
+    memset(&a, 0, sizeof a);
+    for (int i = 0; i < 4; i++) {
+        p[i] = guarded(i, n[i] * item, at_end);
+        plain[i] = malloc(n[i] * item + 1);
+        fill_points(dtype, p[i], n[i], i == 2 ? dv : d);
+        memcpy(plain[i], p[i], n[i] * item);
+    }
+    for (size_t i = 0; i < (size_t)(q_len * kv_len); i++)
+        ((unsigned char *)mask)[i] = draw() > -0.5f;
+    snprintf(where, sizeof where, "%s dtype %d %s d %d dv %d L %d S %d weights %d at_end %d", isa, dtype, type, (int)d, (int)dv,
+             (int)q_len, (int)kv_len, weights, at_end);
+    a.dtype = dtype;
+    a.heads = a.key_heads = a.value_heads = 1;
+    a.q_len = q_len;
+    a.kv_len = kv_len;
+    a.dim = d;
+    a.v_dim = dv;
+    a.query.row_stride = a.key.row_stride = d * (int64_t)item;
+    a.value.row_stride = dv * (int64_t)item;
+    a.out.row_stride = (weights ? kv_len : dv) * (int64_t)item;
+    a.left = a.right = RV_UNBOUNDED;
+    a.weights = weights;
+    a.mask_kind = RV_MASK_BOOL;
+    a.mask.data = mask;
+    a.mask.row_stride = kv_len;
+    a.mask_col_stride = 1;
+    a.fault = &fault;
+    a.threads = 1;
+    ok(rv_type_lower(rv_type_find(type), params, NULL, &a));
+    a.query.data = p[0]; a.key.data = p[1]; a.value.data = p[2]; a.out.data = p[3];
+    ok(rv_type_run(rv_type_find(type), &a));
+    a.query.data = plain[0]; a.key.data = plain[1]; a.value.data = plain[2]; a.out.data = plain[3];
+    ok(rv_type_run(rv_type_find(type), &a));
+    same(p[3], plain[3], n[3] * item);
+    for (int i = 0; i < 4; i++)
+        free(plain[i]);
+}
+
+static void hyperbolic(const char *isa, rv_dtype dtype, int64_t d)
+{
+    static const int64_t counts[][2] = {{1, 3}, {1, 65}, {2, 70}, {3, 1}, {4, 4}, {5, 17}, {9, 66}, {66, 5}};
+    int edge = d < 20 || (d & 15) <= 1 || (d & 15) == 15;
+    for (int at_end = 0; at_end < 2; at_end++)
+        for (int g = RV_POINCARE; g <= RV_LORENTZ; g++) {
+            for (int i = 0; i < 8; i++)
+                if (edge || i == d % 8)
+                    distances(isa, dtype, (rv_geometry)g, d, counts[i][0], counts[i][1], 0, at_end);
+            distances(isa, dtype, (rv_geometry)g, d, 5 + d % 70, 5 + d % 70, 1, at_end);
+            if (edge || d % 5 == 0) {
+                const char *type = g == RV_POINCARE ? "poincare" : "lorentz";
+                hyperbolic_attention(isa, dtype, type, d, d % 3 ? d : 258 - d, 1 + d % 3, 66, 0, at_end);
+                hyperbolic_attention(isa, dtype, type, d, d, 26, 9 + d % 60, 0, at_end);
+                hyperbolic_attention(isa, dtype, type, d, 1, 9, 65, 1, at_end);
+            }
+        }
+}
+
 int main(void)
 {
     page = (size_t)sysconf(_SC_PAGESIZE);
@@ -304,6 +413,7 @@ int main(void)
             for (int64_t d = 1; d <= 257; d++) {
                 primitives(isa, (rv_dtype)dtype, d, 1);
                 primitives(isa, (rv_dtype)dtype, d, 0);
+                hyperbolic(isa, (rv_dtype)dtype, d);
                 /* one shape a width, all of them at the edges of lanes and blocks */
                 int edge = d < 20 || (d & 15) <= 1 || (d & 15) == 15;
                 for (int s = 0; s < (int)(sizeof shapes / sizeof *shapes); s++)
