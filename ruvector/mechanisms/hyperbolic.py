@@ -776,9 +776,10 @@ def poincare_attention(
     Notes
     -----
     ``2 L S (d + dv)`` operations, O(block) memory a thread. Distances are those of `hyperbolic_cdist`; softmax and averages
-    are float64. A result is off by a rounding of its dtype, in float64 by at most ``u (8 + 4 kappa) l``, where kappa is the
-    largest logit and ``l = 2 / (1 - c|v|^2)`` that of the value next to the sphere. Hidden keys and values may be anything. From
-    Gulcehre et al. 2019 [1]_, with the average of Shimizu et al. 2021, arXiv:2006.08210.
+    are float64. A result is off by at most ``16 u kappa r`` and a rounding of its dtype, kappa being the largest logit and r the
+    radius; in float64 also by ``(16 + 16 kappa) (2 + l) u r`` with ``l = 2 / (1 - c|v|^2)`` of the value next to the sphere.
+    Hidden keys and values may be anything. From Gulcehre et al. 2019 [1]_, with the average of Shimizu et al. 2021,
+    arXiv:2006.08210.
 
     References
     ----------
