@@ -4,6 +4,7 @@
 
 #include "attn_state.h"
 #include "hyp_state.h"
+#include "graph_state.h"
 #include "ruvector.h"
 #include "target.h"
 

@@ -20,7 +20,8 @@ typedef enum rv_status {
     RV_ERR_NOMEM,
     RV_ERR_UNKNOWN,     /* a name that does not exist */
     RV_ERR_INTERRUPTED, /* args->interrupted returned nonzero; outputs are unspecified */
-    RV_ERR_POINT        /* a row that is no point of its space: args->fault says which */
+    RV_ERR_POINT,       /* a row that is no point of its space: args->fault says which */
+    RV_ERR_INDEX        /* an index out of its range */
 } rv_status;
 
 /* Storage types. float16 and bfloat16 are stored only: arithmetic is float32. RV_I8 stores keys and values of caches and
@@ -228,6 +229,62 @@ typedef struct rv_rows_args {
     rv_array scales;                    /* RV_I8: floats, those of a head contiguous; row_stride is not used */
 } rv_rows_args;
 rv_status rv_rows_run(const rv_rows_args *args);
+/* ---- graphs (graph.c) ---------------------------------------------------------------------------------------- */
+
+/* Sorts edges by their target, keeping their order in each row: row t of the result is indices[starts[t] .. starts[t + 1]),
+ * the sources of t's edges. With `loops`, edges from a node to itself are left out, and the first min(sources, targets) rows
+ * end with one. `order` gives the number of each sorted edge in the list: of those kept, loops after all others.
+ * At most INT32_MAX nodes on a side, and edges. RV_ERR_INDEX: `bad` is the first edge with an end out of range; nothing else
+ * that was written means anything then. */
+typedef struct rv_csr_args {
+    int wide;                       /* nodes are int64_t, else int32_t */
+    const void *source, *target;    /* contiguous */
+    int64_t edges, sources, targets;
+    int loops;
+    int32_t *starts;                /* [targets + 1] */
+    int32_t *indices;               /* [edges], and min(sources, targets) more with loops */
+    int32_t *order;                 /* NULL or as indices */
+    int64_t bad;
+    int threads;                    /* 0 = rv_threads_get() */
+    rv_interrupt interrupted;
+    void *context;
+} rv_csr_args;
+rv_status rv_csr_build(rv_csr_args *args);
+
+/* Graph attention: for every target i and head h, out_i = sum_j p_ij value_j over the edges j -> i, p the softmax over them of
+ *   version 1    scale leaky(a_target . query_i + a_source . key_j + edge_ij) + mask_ij
+ *   version 2    scale a_source . leaky(query_i + key_j + edge_ij w_edge) + mask_ij
+ * with leaky(x) = x where positive, slope x elsewhere; then the mean over heads where it is wanted, and the bias.
+ * query (targets, heads, dim), key (sources, heads, dim), value (sources, heads, v_dim), out (targets, heads, v_dim) or, with
+ * `mean`, (targets, v_dim): rows contiguous, *_stride bytes apart. Row i's edges are the positions [starts[i], ends[i]) of
+ * `indices`, which hold sources below `sources`: unchecked here. Rows may share positions. order[position] is the edge's number
+ * in edge, mask and weights, less than `edges`; NULL: the position itself. A row without edges is 0 (and the bias); NaN comes
+ * out where it goes in, along edges. float32 and float64 only; out must not overlap an input. */
+typedef struct rv_gat_args {
+    rv_dtype dtype;
+    int version;
+    int64_t heads, dim, v_dim;
+    int64_t targets, sources, edges;    /* edges: the length of indices */
+    const int32_t *starts, *ends, *indices, *order;
+    const void *query, *key, *value;
+    void *out;
+    int64_t query_stride, key_stride, value_stride, out_stride;     /* bytes */
+    const void *a_target, *a_source;    /* (heads, dim), contiguous; version 2 has no a_target */
+    const void *edge;                   /* NULL; version 1: (edges, heads); version 2: (edges, edge_dim) */
+    int64_t edge_dim, edge_stride;      /* version 2; bytes */
+    const void *w_edge;                 /* version 2: (edge_dim, heads, dim), contiguous */
+    const void *mask;                   /* NULL or (edges), finite */
+    const void *bias;                   /* NULL or (heads, v_dim); with `mean`, (v_dim) */
+    void *weights;                      /* NULL or (edges, heads): p, after dropout */
+    int mean;
+    double slope, scale;
+    double dropout;                     /* 0 <= p < 1: weights dropped by a counter generator keyed by dropout_seed */
+    uint64_t dropout_seed;
+    int threads;                        /* 0 = rv_threads_get() */
+    rv_interrupt interrupted;
+    void *context;
+} rv_gat_args;
+rv_status rv_gat_run(const rv_gat_args *args);
 
 /* ---- the catalogue of attention types that C runs (catalog.c, from attention.def) ---------------------------- */
 
@@ -280,6 +337,8 @@ typedef struct rv_api {
     rv_status (*merge_run)(rv_dtype, const void *const *, const double *const *, int64_t, int64_t, int64_t, void *, double *);
     rv_status (*hyp_run)(const rv_hyp_args *);
     rv_status (*hyp_gaps)(const double *, int64_t, int64_t, int64_t, double, double *);
+    rv_status (*csr_build)(rv_csr_args *);
+    rv_status (*gat_run)(const rv_gat_args *);
     const rv_type *(*type_at)(int);
     int (*type_find)(const char *);
     rv_status (*type_lower)(int, const double *, double *, rv_attn_args *);

@@ -34,6 +34,7 @@ from ruvector._registry import (
     register,
 )
 from ruvector.cache import AttentionCache, KVCache
+from ruvector.csr import CSRGraph
 from ruvector.functional import (
     AttentionState,
     alibi_attention,
@@ -54,6 +55,7 @@ from ruvector.functional import (
     sliding_window_attention,
     varlen_attention,
 )
+from ruvector.mechanisms.graph import GATLayer, gat, gat_search, gatv2
 from ruvector.mechanisms.hyperbolic import (
     exp_map,
     gyromidpoint,
@@ -82,6 +84,8 @@ __all__ = [
     "AttentionState",
     "AttentionType",
     "KVCache",
+    "CSRGraph",
+    "GATLayer",
     "Parameter",
     "UnknownAttentionType",
     "__version__",
@@ -96,6 +100,9 @@ __all__ = [
     "dot",
     "exp_map",
     "flash_attention",
+    "gat",
+    "gat_search",
+    "gatv2",
     "get_attention",
     "get_num_threads",
     "grouped_query_attention",

@@ -86,6 +86,71 @@ class Parameter:
     def check(self, value: Any) -> Any: ...
     def range_text(self) -> str: ...
 
+class CSRGraph:
+    num_sources: int
+    num_targets: int
+    indptr: NDArray[np.int32]
+    indices: NDArray[np.int32]
+    @classmethod
+    def from_coo(cls, edge_index: ArrayLike, num_nodes: int | tuple[int, int] | None = None) -> CSRGraph: ...
+    @classmethod
+    def from_csr(cls, indptr: ArrayLike, indices: ArrayLike, num_nodes: int | tuple[int, int] | None = None) -> CSRGraph: ...
+    @property
+    def num_edges(self) -> int: ...
+    @property
+    def num_nodes(self) -> int | tuple[int, int]: ...
+    @property
+    def edge_index(self) -> NDArray[np.int64]: ...
+    def with_self_loops(self) -> CSRGraph: ...
+
+_Edges = ArrayLike | CSRGraph
+_Features = ArrayLike | tuple[ArrayLike, ArrayLike]
+
+class GATLayer:
+    in_features: int
+    out_features: int
+    num_heads: int
+    version: int
+    edge_features: int
+    concat: bool
+    negative_slope: float
+    add_self_loops: bool
+    bias: bool
+    dropout: float
+    weights: dict[str, _Array]
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_heads: int = 8,
+        *,
+        version: Literal[1, 2] = 1,
+        edge_features: int = 0,
+        concat: bool = True,
+        negative_slope: float = 0.2,
+        add_self_loops: bool = False,
+        bias: bool = True,
+        dropout: float = 0.0,
+        weights: Mapping[str, ArrayLike] | None = None,
+        rng: _Rng = None,
+        dtype: Any = ...,
+    ) -> None: ...
+    @property
+    def attention_weights(self) -> _Array: ...
+    def __call__(
+        self,
+        x: _Features,
+        edge_index: _Edges,
+        edge_attr: ArrayLike | None = None,
+        *,
+        training: bool = False,
+        rng: _Rng = None,
+        return_attention_weights: bool = False,
+    ) -> Any: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> GATLayer: ...
+
 class AttentionRecord:
     name: str
     aliases: tuple[str, ...]
@@ -451,3 +516,43 @@ def mixed_curvature_attention(
     rng: _Rng = None,
     out: _Array | None = None,
 ) -> _Array: ...
+def gat(
+    x: _Features,
+    edge_index: _Edges,
+    w: _Features,
+    a_src: ArrayLike,
+    a_dst: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    edge_attr: ArrayLike | None = None,
+    w_edge: ArrayLike | None = None,
+    a_edge: ArrayLike | None = None,
+    negative_slope: float = 0.2,
+    concat: bool = True,
+    add_self_loops: bool = False,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    return_attention_weights: bool = False,
+) -> Any: ...
+def gatv2(
+    x: _Features,
+    edge_index: _Edges,
+    w_l: ArrayLike,
+    w_r: ArrayLike,
+    a: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    edge_attr: ArrayLike | None = None,
+    w_edge: ArrayLike | None = None,
+    negative_slope: float = 0.2,
+    concat: bool = True,
+    add_self_loops: bool = False,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    return_attention_weights: bool = False,
+) -> Any: ...
+def gat_search(
+    nodes: ArrayLike, edges: _Edges, query_node_id: int, num_heads: int = 4, k: int = 10
+) -> tuple[NDArray[np.int64], _Array]: ...

@@ -1,5 +1,5 @@
 # ruvector.h as Cython sees it. The family modules call through the rv_api capsule, so that csrc is linked once.
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 
 cdef extern from "ruvector.h" nogil:
@@ -11,6 +11,7 @@ cdef extern from "ruvector.h" nogil:
         RV_ERR_UNKNOWN
         RV_ERR_INTERRUPTED
         RV_ERR_POINT
+        RV_ERR_INDEX
 
     ctypedef enum rv_dtype:
         RV_F32
@@ -136,6 +137,50 @@ cdef extern from "ruvector.h" nogil:
         rv_interrupt interrupted
         void *context
 
+    ctypedef struct rv_csr_args:
+        int wide
+        const void *source
+        const void *target
+        int64_t edges, sources, targets
+        int loops
+        int32_t *starts
+        int32_t *indices
+        int32_t *order
+        int64_t bad
+        int threads
+        rv_interrupt interrupted
+        void *context
+
+    ctypedef struct rv_gat_args:
+        rv_dtype dtype
+        int version
+        int64_t heads, dim, v_dim
+        int64_t targets, sources, edges
+        const int32_t *starts
+        const int32_t *ends
+        const int32_t *indices
+        const int32_t *order
+        const void *query
+        const void *key
+        const void *value
+        void *out
+        int64_t query_stride, key_stride, value_stride, out_stride
+        const void *a_target
+        const void *a_source
+        const void *edge
+        int64_t edge_dim, edge_stride
+        const void *w_edge
+        const void *mask
+        const void *bias
+        void *weights
+        int mean
+        double slope, scale
+        double dropout
+        uint64_t dropout_seed
+        int threads
+        rv_interrupt interrupted
+        void *context
+
     ctypedef struct rv_param:
         const char *name
         const char *type
@@ -159,6 +204,8 @@ cdef extern from "ruvector.h" nogil:
         rv_status (*merge_run)(rv_dtype, const void **, const double **, int64_t, int64_t, int64_t, void *, double *) noexcept nogil
         rv_status (*hyp_run)(const rv_hyp_args *) noexcept nogil
         rv_status (*hyp_gaps)(const double *, int64_t, int64_t, int64_t, double, double *) noexcept nogil
+        rv_status (*csr_build)(rv_csr_args *) noexcept nogil
+        rv_status (*gat_run)(const rv_gat_args *) noexcept nogil
         const rv_type *(*type_at)(int) noexcept nogil
         int (*type_find)(const char *) noexcept nogil
         rv_status (*type_lower)(int, const double *, double *, rv_attn_args *) noexcept nogil

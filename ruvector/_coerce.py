@@ -6,6 +6,7 @@ compiled modules, where a copy or an exception is made.
 
 from __future__ import annotations
 
+import math
 import operator
 
 import numpy as np
@@ -28,6 +29,8 @@ def is_bfloat16(dtype):
 
 def array(x, name):
     """`x` as an ndarray of a real dtype: no copy for anything that shares its memory."""
+    if type(x) is np.ndarray and x.dtype.char in "efd" and x.dtype.isnative:
+        return x
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; pass its data and, as a mask, ~np.ma.getmaskarray({name})")
     if not isinstance(x, np.ndarray):
@@ -81,6 +84,9 @@ def _torch_bfloat16(x):
 
 def _promote(arrays, names):
     """One dtype for all, by NumPy's promotion; bfloat16 with float16 is float32, which holds both."""
+    first = arrays[0].dtype
+    if first.isnative and all(x.dtype is first for x in arrays):
+        return first
     dtypes = {x.dtype.newbyteorder("=") for x in arrays}
     if len(dtypes) == 1:
         return dtypes.pop()
@@ -137,6 +143,16 @@ def contiguous(x):
 
 def empty(shape, dtype):
     return np.empty(shape, dtype)
+
+
+def aligned(shape, dtype):
+    """An empty C-contiguous array; a large one begins with a cache line, so that rows read in any order touch one line less."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < 2**20:
+        return np.empty(shape, dtype)
+    room = np.empty(size + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def _broadcast(shapes, what):
@@ -270,6 +286,20 @@ def mask(x, double, single, name="mask"):
     if single and x.ndim:
         x = x[..., None, :]
     return x
+
+
+def edges(edge_index, name):
+    """A graph, or edges as integers (2, E) of their own."""
+    from ruvector.csr import CSRGraph, edge_list
+
+    return edge_index if isinstance(edge_index, CSRGraph) else np.stack(edge_list(edge_index, name))
+
+
+def refuse_edge(source, target, edge, sources, targets):
+    """The edge that has an end out of range."""
+    row, side, count = (1, "target", targets) if 0 <= source[edge] < sources else (0, "source", sources)
+    value = (target if row else source)[edge]
+    raise IndexError(f"edge_index[{row}, {edge}] is {value}, out of range for {count} {side} nodes")
 
 
 def dropout_seed(rng):

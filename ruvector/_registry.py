@@ -32,8 +32,8 @@ class Parameter:
     ----------
     name : str
     type : str
-        ``"int"``, ``"float"``, ``"bool"``, ``"array"``, or ``"nonzero"``: a number other than 0, or an array of them that
-        broadcasts to the leading axes.
+        ``"int"``, ``"float"``, ``"bool"``, ``"array"``, ``"nonzero"`` (a number other than 0, or an array of them that
+        broadcasts to the leading axes) or ``"graph"`` (edges: integers of shape (2, E), or a CSRGraph).
     default : int, float, bool or None
     low, high : float or None
         Inclusive range; None where there is no limit.
@@ -49,8 +49,12 @@ class Parameter:
 
     def check(self, value):
         """`value` in this parameter's type, or TypeError / ValueError."""
+        if value is None and self.default is None:
+            return None
         if self.type == "array":
-            return None if value is None else float64_array(value, self.name)
+            return float64_array(value, self.name)
+        if self.type == "graph":
+            return _coerce.edges(value, self.name)
         if self.type == "nonzero":
             return nonzero(value, self.name)
         if self.type == "bool":
@@ -123,6 +127,9 @@ def _read_catalog():
     return records
 
 
+# The usage guide's rows, which come first.
+_GUIDE = ("scaled_dot", "multi_head", "flash_v2", "linear", "gat", "sparse", "moe", "cross", "sliding_window", "poincare")
+
 _compiled: list[AttentionRecord] = _read_catalog()
 _python: dict[str, Composition] = {}
 _scores: dict[str, Callable] = {}
@@ -148,7 +155,8 @@ def attention_types() -> tuple[AttentionRecord, ...]:
     >>> [record.name for record in ruvector.attention_types()][:3]
     ['scaled_dot', 'multi_head', 'flash_v2']
     """
-    return (*_compiled, *(composition.record for composition in _python.values()))
+    found = {record.name: record for record in (*_compiled, *(composition.record for composition in _python.values()))}
+    return tuple(found[name] for name in dict.fromkeys((*_GUIDE, *found)) if name in found)
 
 
 def canonical(name) -> str:
@@ -182,8 +190,8 @@ def score_of(name) -> Callable | None:
 def add_type(record, fn=None, *, score=None, weights=None):
     """Adds a type of the package: the record of a composition and its function, or the name of a type that C runs.
 
-    `score` is what `score_of` returns; `weights(query, key, mask, *, causal, scale, dropout, **own parameters)` gives the
-    weights (..., L, S) of a composition.
+    `score` is what `score_of` returns; `weights(query, key, mask, *, causal, scale, **own parameters)` gives the weights
+    (..., L, S) of a composition, their mean over heads.
     """
     name = record if isinstance(record, str) else record.name
     if fn is not None:
@@ -301,7 +309,7 @@ class _Constructor:
 class _AttentionTypeMeta(type):
     def __getattr__(cls, name):
         for record in attention_types():
-            if camel(record.name) == name:
+            if camel(record.name).lower() == name.lower():
                 return _Constructor(record.name)
         known = ", ".join(camel(record.name) for record in attention_types())
         raise AttributeError(f"AttentionType has no member {name!r}; it has {known}")
@@ -443,7 +451,9 @@ class ComposedAttention(_Resolved):
         query, keys = _coerce.pair(query, keys, "query", "keys")
         if mask is not None:
             mask = _coerce.mask(mask, query.dtype == np.float64, False)
-        return self._composition.weights(query, keys, mask, **self._options())
+        options = self._options()
+        del options["dropout"]
+        return self._composition.weights(query, keys, mask, **options)
 
 
 def get_attention(name, **params):

@@ -11,7 +11,7 @@ from ruvector import _attention, _coerce
 from ruvector._attention import scaled_dot_product_attention as scaled_dot_product_attention
 from ruvector._primitives import dot
 from ruvector._options import flag, float64_array, number, softcap_of
-from ruvector._registry import attention_types, get_attention, has_score, score_of
+from ruvector._registry import ComposedAttention, attention_types, get_attention, has_score, score_of
 
 class AttentionState(NamedTuple):
     """Attention over some of the keys: mergeable with states over others.
@@ -456,7 +456,7 @@ def attention_scores(query, keys, attention_type="scaled_dot", *, mask=None, **p
     call = _score_options(attention_type, params)
     query, keys, _ = _coerce.plural(query, keys, keys)
     weights = call._weights(query, keys, mask)
-    if call.params.get("num_heads", 1) == 1:
+    if isinstance(call, ComposedAttention) or call.params.get("num_heads", 1) == 1:
         return weights
     axis = -2 if np.ndim(query) == 1 else -3
     return weights.mean(axis=axis, dtype=np.float64).astype(weights.dtype)

@@ -607,6 +607,244 @@ def local(query, key, value, *, window_size=256, mask=None, causal=False, scale=
     return bottom_right(query, key, value, mask, causal, scale, window=(half, half))
 
 
+# Graphs --------------------------------------------------------------------------------------------------------------
+
+
+def leaky(x, slope):
+    return np.where(x > 0, x, slope * x)
+
+
+def fixed_uniform(seed, shape):
+    """Parameters that nobody gave: draw i is SplitMix64's output for the state seed + (i + 1) golden ratio, in [-1, 1)."""
+    draws = []
+    for i in range(math.prod(shape)):
+        z = (seed + 0x9E3779B97F4A7C15 * (i + 1)) % 2**64
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        draws.append((z ^ z >> 31) >> 11)
+    return (np.array(draws, F64) * 2.0**-52 - 1).reshape(shape)
+
+
+def edge_counts(edge_index, targets, sources):
+    """(targets, sources): how often each edge comes; every pair once without edges."""
+    if edge_index is None:
+        return np.ones((targets, sources))
+    counts = np.zeros((targets, sources))
+    np.add.at(counts, (edge_index[1], edge_index[0]), 1)
+    return counts
+
+
+def graph_type(query, key, value, logits, edge_index, num_heads, mask, causal, scale):
+    """Attention over the edges key -> query; logits(q, k) gives heads' logits (..., H, L, S) and the size of their terms."""
+    query, single = as_rows(query)
+    key, value = np.asarray(key), np.asarray(value)
+    dtype, dim = common_dtype(query, key, value), query.shape[-1] // num_heads
+    q, k, v = (split_heads(wide(x, dtype), num_heads) for x in (query, key, value))
+    scale = 1.0 if scale is None else scale
+    q_len, kv_len = q.shape[-2], k.shape[-2]
+    if single and mask is not None and np.ndim(mask) == 1:
+        mask = np.asarray(mask)[None, :]
+    if mask is not None and 2 < np.ndim(mask) <= max(query.ndim, key.ndim, value.ndim):
+        mask = np.expand_dims(mask, -3)
+    visible, bias = split_mask(mask)
+    batch = np.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    counts = edge_counts(edge_index, q_len, kv_len)
+    visible = np.broadcast_to(np.asarray(visible) & (counts > 0), (*batch, q_len, kv_len))
+    if causal:
+        visible = visible & positions(q_len, kv_len, kv_len - q_len, None, 0)
+    with np.errstate(all="ignore"):
+        e, size = (np.broadcast_to(x * s, visible.shape) for x, s in zip(logits(q, k), (scale, abs(scale))))
+        if bias is not None:
+            bias = wide(bias, dtype)
+            visible = visible & ~np.isneginf(bias)
+            e, size = e + np.where(visible, bias, 0), size + np.where(visible, np.abs(bias), 0)
+        e = np.where(visible, e, -np.inf)
+        some = visible.any(-1, keepdims=True)
+        top = e.max(-1, keepdims=True, initial=-np.inf)
+        p = np.where(visible, counts * np.exp(e - np.where(some, top, 0)), 0)
+        weights = p / np.where(some, p.sum(-1, keepdims=True), 1)
+        if np.isfinite(v).all():
+            out = weights @ v
+        else:
+            out = np.where(visible[..., None], weights[..., None] * v[..., None, :, :], 0).sum(-2)
+    kappa = np.where(visible, size, 0).max(-1, initial=0)
+    result = HeadedExpected(out, None, kappa, visible_peak(visible, v, visible.shape), weights, visible, dtype, dim)
+    result.single = single
+    result.out = result.layout(result.out)
+    return result
+
+
+def graph_vector(a, seed, num_heads, dim, dtype):
+    if a is None:
+        a = fixed_uniform(seed, (num_heads, dim)) * np.sqrt(6 / (num_heads + dim))
+    # given in float64, taken in the type of the arithmetic
+    return wide(np.asarray(a).astype(F64 if dtype == F64 else F32), dtype)
+
+
+def gat_type(
+    query,
+    key,
+    value,
+    *,
+    num_heads=8,
+    edge_index=None,
+    a_src=None,
+    a_dst=None,
+    negative_slope=0.2,
+    mask=None,
+    causal=False,
+    scale=None,
+):
+    """LeakyReLU(a_dst . q + a_src . k), heads slices of the width."""
+    dtype = common_dtype(query, key, value)
+    dim = np.shape(query)[-1] // num_heads
+    a_src, a_dst = graph_vector(a_src, 1, num_heads, dim, dtype), graph_vector(a_dst, 2, num_heads, dim, dtype)
+
+    def logits(q, k):
+        x = (q @ a_dst[:, :, None]) + np.swapaxes(k @ a_src[:, :, None], -1, -2)
+        size = (abs(q) @ abs(a_dst[:, :, None])) + np.swapaxes(abs(k) @ abs(a_src[:, :, None]), -1, -2)
+        return leaky(x, negative_slope), max(1, abs(negative_slope)) * size
+
+    return graph_type(query, key, value, logits, edge_index, num_heads, mask, causal, scale)
+
+
+def gatv2_type(
+    query, key, value, *, num_heads=8, edge_index=None, a=None, negative_slope=0.2, mask=None, causal=False, scale=None
+):
+    """a . LeakyReLU(q + k), heads slices of the width."""
+    dtype = common_dtype(query, key, value)
+    a = graph_vector(a, 2, num_heads, np.shape(query)[-1] // num_heads, dtype)
+
+    def logits(q, k):
+        sums, size = q[..., :, None, :] + k[..., None, :, :], abs(q)[..., :, None, :] + abs(k)[..., None, :, :]
+        weigh = lambda x, a: (x * a[:, None, None, :]).sum(-1)
+        return weigh(leaky(sums, negative_slope), a), max(1, abs(negative_slope)) * weigh(size, abs(a))
+
+    return graph_type(query, key, value, logits, edge_index, num_heads, mask, causal, scale)
+
+
+@dataclass
+class GraphExpected:
+    """What a call of gat or gatv2 must return, with its bounds."""
+
+    out: np.ndarray  # (N, heads * out) or (N, out)
+    bound: np.ndarray
+    edge_index: np.ndarray  # (2, E)
+    weights: np.ndarray  # (E, heads)
+    weights_bound: np.ndarray
+    dtype: np.dtype
+
+    def check(self, actual, what=""):
+        actual = np.asarray(actual)
+        assert actual.dtype == self.dtype, f"{what}: dtype {actual.dtype}, expected {self.dtype}"
+        return within(actual, self.out, self.bound, what)
+
+
+def self_loops(edge_index, rows, both):
+    """Edges without those from a node to itself, then one for each node, whose row is the mean over the edges into it."""
+    keep = edge_index[0] != edge_index[1]
+    edge_index = edge_index[:, keep]
+    if rows is not None:
+        rows = rows[keep]
+        into = [rows[edge_index[1] == i] for i in range(both)]
+        means = [r.mean(0) if len(r) else np.zeros(rows.shape[1], rows.dtype) for r in into]
+        rows = np.concatenate([rows, np.reshape(means, (both, rows.shape[1]))])
+    return np.concatenate([edge_index, np.tile(np.arange(both), (2, 1))], 1), rows
+
+
+def graph_attention(
+    version, x, edge_index, w_src, w_dst, a_src, a_dst=None, bias=None, edge_attr=None, w_edge=None, a_edge=None,
+    negative_slope=0.2, concat=True, add_self_loops=False,
+):  # fmt: skip
+    """gat (version 1) and gatv2 (2, whose vector is a_src), one target at a time.
+
+    The bound is that of the types, u max|h| (8 + 4 kappa), on top of what the projections bring: each is a chain of `in`
+    products in the type of the arithmetic, u (in + 2) |x||W|, which enters the values, and the logits through the vectors; a
+    change of a logit by d changes a softmax by 2 d at the most. With edge features their rows are means and products as well.
+    """
+    x_src, x_dst = x if isinstance(x, tuple) else (x, x)
+    given = [v for v in (x_src, x_dst, w_src, w_dst, a_src, a_dst, bias, edge_attr, w_edge, a_edge) if v is not None]
+    dtype = common_dtype(*given)
+    u = unit(dtype) * share(dtype)
+    wider = lambda v: None if v is None else wide(v, dtype)
+    x_src, x_dst, w_src, w_dst, a_src, a_dst, bias, edge_attr, w_edge, a_edge = map(
+        wider, (x_src, x_dst, w_src, w_dst, a_src, a_dst, bias, edge_attr, w_edge, a_edge)
+    )
+    heads, _, width = w_src.shape
+    project = lambda x, w: np.einsum("ni,hic->nhc", x, w)
+    with np.errstate(all="ignore"):
+        source, target = project(x_src, w_src), project(x_dst, w_dst)
+        source_error = (w_src.shape[1] + 2) * project(abs(x_src), abs(w_src))
+        target_error = (w_dst.shape[1] + 2) * project(abs(x_dst), abs(w_dst))
+    if edge_attr is not None and edge_attr.ndim == 1:
+        edge_attr = edge_attr[:, None]
+    edge_index = np.asarray(edge_index).astype(np.int64).reshape(2, -1)
+    if add_self_loops:
+        edge_index, edge_attr = self_loops(edge_index, edge_attr, min(len(x_src), len(x_dst)))
+    edges = edge_index.shape[1]
+    edge = edge_error = np.zeros((edges, heads, 1))
+    if edge_attr is not None:
+        edge = project(edge_attr, w_edge)
+        edge_error = (w_edge.shape[1] + width + 4) * project(abs(edge_attr), abs(w_edge))
+    steep = max(1, abs(negative_slope))
+    out = np.zeros((len(x_dst), heads, width), source.dtype)
+    bound, peak = np.zeros_like(out), np.zeros_like(out)
+    weights, weights_bound = np.zeros((edges, heads), source.dtype), np.zeros((edges, heads))
+    order = np.argsort(edge_index[1], kind="stable")
+    starts = np.searchsorted(edge_index[1][order], np.arange(len(x_dst) + 1))
+    with np.errstate(all="ignore"):
+        for i in range(len(x_dst)):
+            into = order[starts[i] : starts[i + 1]]
+            if not len(into):
+                continue
+            j = edge_index[0][into]
+            if version == 1:
+                e = (source[j] * a_src).sum(-1) + (target[i] * a_dst).sum(-1)
+                size = (abs(source[j]) * abs(a_src)).sum(-1) + (abs(target[i]) * abs(a_dst)).sum(-1)
+                error = (source_error[j] * abs(a_src)).sum(-1) + (target_error[i] * abs(a_dst)).sum(-1)
+                if edge_attr is not None:
+                    e = e + (edge[into] * a_edge).sum(-1)
+                    size = size + (abs(edge_attr[into, None, :, None] * w_edge * a_edge[:, None, :])).sum((-1, -2))
+                    error = error + (edge_error[into] * abs(a_edge)).sum(-1)
+                e = leaky(e, negative_slope)
+            else:
+                e = (leaky(source[j] + target[i] + edge[into], negative_slope) * a_src).sum(-1)
+                size = abs(source[j]) + abs(target[i])
+                if edge_attr is not None:
+                    size = size + project(abs(edge_attr[into]), abs(w_edge))
+                size = (size * abs(a_src)).sum(-1)
+                error = ((source_error[j] + target_error[i] + edge_error[into]) * abs(a_src)).sum(-1)
+            kappa, shift = steep * size.max(0), steep * error.max(0)
+            p = np.exp(e - e.max(0))
+            p = p / p.sum(0)
+            weights[into] = p
+            weights_bound[into] = p * u * (8 + 2 * (math.ceil(width / 16) + 8) * kappa + 2 * shift)
+            out[i] = (p[..., None] * source[j]).sum(0)
+            peak[i] = abs(source[j]).max(0)
+            bound[i] = u * (source_error[j].max(0) + peak[i] * (8 + 4 * kappa + 2 * shift)[:, None])
+    if concat:
+        out, bound, peak = (v.reshape(len(v), -1) for v in (out, bound, peak))
+    else:
+        out, bound, peak = out.mean(1), bound.mean(1) + u * (heads + 2) * peak.mean(1), peak.mean(1)
+    if bias is not None:
+        out = out + bias
+        bound = bound + u * (peak + abs(bias))
+    if is_half(dtype):
+        bound = bound + storage_unit(dtype) * abs(np.where(np.isfinite(out), out, 0))
+        weights_bound = weights_bound + storage_unit(dtype) * weights
+    least = smallest(dtype) if is_half(dtype) else float(np.finfo(dtype).tiny)
+    return GraphExpected(out, bound + smallest(dtype), edge_index, weights, weights_bound + least, dtype)
+
+
+def gat(x, edge_index, w, a_src, a_dst, **options):
+    w_src, w_dst = w if isinstance(w, tuple) else (w, w)
+    return graph_attention(1, x, edge_index, w_src, w_dst, a_src, a_dst, **options)
+
+
+def gatv2(x, edge_index, w_l, w_r, a, **options):
+    return graph_attention(2, x, edge_index, w_r, w_l, a, **options)
+
+
 # Hyperbolic types ----------------------------------------------------------------------------------------------------
 
 
@@ -784,6 +1022,8 @@ TYPES = {
     "alibi": alibi,
     "sliding_window": sliding_window,
     "local": local,
+    "gat": gat_type,
+    "gatv2": gatv2_type,
     "poincare": poincare,
     "lorentz": lorentz,
     "mixed_curvature": mixed_curvature,

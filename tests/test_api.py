@@ -30,6 +30,9 @@ FUNCTIONS = {
     "dot",
     "exp_map",
     "flash_attention",
+    "gat",
+    "gat_search",
+    "gatv2",
     "get_attention",
     "get_num_threads",
     "grouped_query_attention",
@@ -66,7 +69,7 @@ FUNCTIONS = {
     "use_isa",
     "varlen_attention",
 }
-CLASSES = {"AttentionCache", "AttentionState", "AttentionType", "KVCache", "UnknownAttentionType"}
+CLASSES = {"AttentionCache", "AttentionState", "AttentionType", "CSRGraph", "GATLayer", "KVCache", "UnknownAttentionType"}
 
 # The usage guide's rows, in its order: name -> (complexity, best_for). Types that are still to come have no row here yet.
 GUIDE = {
@@ -102,6 +105,8 @@ PARAMETERS = {
     "alibi": {"num_heads": 8, "slopes": None},
     "sliding_window": {"window_size": 256},
     "local": {"window_size": 256},
+    "gat": {"num_heads": 8, "edge_index": None, "a_src": None, "a_dst": None, "negative_slope": 0.2},
+    "gatv2": {"num_heads": 8, "edge_index": None, "a": None, "negative_slope": 0.2},
     "poincare": {"curvature": 1.0},
     "lorentz": {"curvature": 1.0, "space_only": False},
     "mixed_curvature": {
@@ -222,6 +227,50 @@ class Signatures:
         return_lse=False,
         out=None,
     ): ...
+
+    @staticmethod
+    def gat(
+        x,
+        edge_index,
+        w,
+        a_src,
+        a_dst,
+        *,
+        bias=None,
+        edge_attr=None,
+        w_edge=None,
+        a_edge=None,
+        negative_slope=0.2,
+        concat=True,
+        add_self_loops=False,
+        dropout=0.0,
+        training=False,
+        rng=None,
+        return_attention_weights=False,
+    ): ...
+
+    @staticmethod
+    def gatv2(
+        x,
+        edge_index,
+        w_l,
+        w_r,
+        a,
+        *,
+        bias=None,
+        edge_attr=None,
+        w_edge=None,
+        negative_slope=0.2,
+        concat=True,
+        add_self_loops=False,
+        dropout=0.0,
+        training=False,
+        rng=None,
+        return_attention_weights=False,
+    ): ...
+
+    @staticmethod
+    def gat_search(nodes, edges, query_node_id, num_heads=4, k=10): ...
 
     @staticmethod
     def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""): ...

@@ -667,6 +667,7 @@ def test_states_of_rows_that_see_nothing_merge_row_by_row(isa, dtype_name):
 # Types ---------------------------------------------------------------------------------------------------------------
 
 # width, value width, and the parameters to change one at a time; every change must show in the result
+GRAPH_VECTOR = normal((8, 4), np.float64, "graph vector")
 TYPE_CASES = {
     "scaled_dot": [{}, {"softcap": 0.8}],
     "multi_head": [{}, {"num_heads": 2}, {"num_heads": 1}],
@@ -678,6 +679,9 @@ TYPE_CASES = {
     "alibi": [{}, {"num_heads": 4}, {"slopes": np.linspace(0.05, 0.4, 8)}],
     "sliding_window": [{"window_size": 9}, {"window_size": 1}, {"window_size": 20}],
     "local": [{"window_size": 9}, {"window_size": 1}, {"window_size": 20}],
+    # edges: tests/test_graph.py
+    "gat": [{}, {"num_heads": 4}, {"negative_slope": -0.8}, {"a_src": GRAPH_VECTOR}, {"a_dst": GRAPH_VECTOR}],
+    "gatv2": [{}, {"num_heads": 4}, {"negative_slope": -0.8}, {"a": GRAPH_VECTOR}],
     "poincare": [{}, {"curvature": -3.5}, {"curvature": 0.05}],
     "lorentz": [{"space_only": True}, {"space_only": True, "curvature": 2.5}],
     "mixed_curvature": [

@@ -387,6 +387,8 @@ OPTIONS = {
     "alibi": "slopes",
     "sliding_window": "window_size",
     "local": "window_size",
+    "gat": "a_src",
+    "gatv2": "edge_index",
     "cross": "scale",
     "self": "causal",
     "causal": "scale",
@@ -616,6 +618,251 @@ case(
     merge,
     [ruvector.AttentionState(np.ones((2, 5, 6), np.complex64), np.zeros((2, 5)))],
 )
+
+# Graphs --------------------------------------------------------------------------------------------------------------
+
+gat, gatv2, CSRGraph, GATLayer = ruvector.gat, ruvector.gatv2, ruvector.CSRGraph, ruvector.GATLayer
+NODES, EDGES = x(5, 4), np.array([[0, 1, 2, 4], [1, 1, 0, 3]])
+GW, GA, GB = x(2, 4, 3), x(2, 3), x(2, 3)
+GRAPH = CSRGraph.from_coo(EDGES, 5)
+for kind, array in WRONG.items():
+    shown = SHOWN.get(kind, array.dtype.name if kind != "masked" else "mask")
+    features, matrix, vector = array[0, :, :4], array[:, :4, :3], array[:, 0, :3]
+    case(f"gat x {kind}", TypeError, says("x", shown), gat, features, EDGES, GW, GA, GB)
+    case(f"gat w {kind}", TypeError, says("w", shown), gat, NODES, EDGES, matrix, GA, GB)
+    case(f"gat a_src {kind}", TypeError, says("a_src", shown), gat, NODES, EDGES, GW, vector, GB)
+    case(f"gat a_dst {kind}", TypeError, says("a_dst", shown), gat, NODES, EDGES, GW, GA, vector)
+    case(f"gat bias {kind}", TypeError, says("bias", shown), gat, NODES, EDGES, GW, GA, GB, bias=array[0, 0, :6])
+    case(f"gatv2 w_l {kind}", TypeError, says("w_l", shown), gatv2, NODES, EDGES, matrix, GW, GA)
+    case(f"gatv2 a {kind}", TypeError, says("a", shown), gatv2, NODES, EDGES, GW, GW, vector)
+    case(f"gat_search nodes {kind}", TypeError, says("nodes", shown), ruvector.gat_search, features, EDGES, 0)
+for kind in ("float64", "bool", "complex64", "object", "U1", "M8[s]"):
+    edges = np.zeros((2, 4), kind)
+    shown = edges.dtype.name if kind != "U1" else "<U1"
+    case(f"edge_index {kind}", TypeError, says("edge_index", shown), gat, NODES, edges, GW, GA, GB)
+    case(f"from_coo {kind}", TypeError, says("edge_index", shown), CSRGraph.from_coo, edges)
+    case(f"from_csr indices {kind}", TypeError, says("indices", shown), CSRGraph.from_csr, [0, 4], edges[0])
+    case(
+        f"edge_index of a type {kind}",
+        TypeError,
+        says("edge_index", shown),
+        ruvector.get_attention,
+        "gat",
+        edge_index=edges,
+    )
+for row, side in enumerate(("source", "target")):
+    for bad in (-1, 5, 2**40):
+        edges = EDGES.copy()
+        edges[row, 2] = bad
+        message = exactly(f"edge_index[{row}, 2] is {bad}, out of range for 5 {side} nodes")
+        case(f"{side} {bad}", IndexError, message, gat, NODES, edges, GW, GA, GB)
+        case(f"gatv2 {side} {bad}", IndexError, message, gatv2, NODES, edges, GW, GW, GA)
+        case(f"from_coo {side} {bad}", IndexError, message, CSRGraph.from_coo, edges, 5)
+        case(f"gat_search {side} {bad}", IndexError, message, ruvector.gat_search, NODES, edges, 0)
+        case(f"layer {side} {bad}", IndexError, message, GATLayer(4, 3), NODES, edges)
+        if bad < 2**31:
+            case(f"int32 {side} {bad}", IndexError, message, gat, NODES, edges.astype(np.int32), GW, GA, GB)
+case(
+    "uint64 source",
+    IndexError,
+    says("edge_index[0, 1] is -1", "5 source"),  # as the kernels read it
+    gat,
+    NODES,
+    np.array([[0, 2**64 - 1], [1, 1]], np.uint64),
+    GW,
+    GA,
+    GB,
+)
+case(
+    "type source",
+    IndexError,
+    says("edge_index[0, 3]", "4 source"),
+    ruvector.attention,
+    Q[0],
+    Q[0, :4],
+    Q[0, :4],
+    "gat",
+    edge_index=EDGES,
+)
+case("edges into nothing", IndexError, says("0 source"), gat, NODES[:0], EDGES, GW, GA, GB)
+for shape in ((4,), (3, 4), (4, 2), (2, 2, 2), ()):
+    case(f"edge_index {shape}", ValueError, says("edge_index", shape), gat, NODES, np.zeros(shape, int), GW, GA, GB)
+case("edge_index ragged", ValueError, says("edge_index"), gat, NODES, [[0, 1], [2]], GW, GA, GB)
+for nothing in (None, "edges", {}):
+    case(f"edge_index {nothing!r}", TypeError, says("edge_index"), gat, NODES, nothing, GW, GA, GB)
+case("gat x 1-d", ValueError, says("x", "(4,)"), gat, NODES[0], EDGES, GW, GA, GB)
+case("gat x 3-d", ValueError, says("x", "(1, 5, 4)"), gat, NODES[None], EDGES, GW, GA, GB)
+case("gat width", ValueError, says("x", "5", "w", "4"), gat, x(5, 5), EDGES, GW, GA, GB)
+case("gat width of targets", ValueError, says("x[1]", "5", "w", "4"), gat, (NODES, x(5, 5)), EDGES, GW, GA, GB)
+case("gat w 2-d", ValueError, says("w", "(4, 3)"), gat, NODES, EDGES, GW[0], GA, GB)
+case("gat without heads", ValueError, says("w", "(0, 4, 3)"), gat, NODES, EDGES, GW[:0], GA, GB)
+case("gat without columns", ValueError, says("w", "(2, 4, 0)"), gat, NODES, EDGES, GW[..., :0], GA, GB)
+case("gat too many heads", ValueError, says("w", "1024", "(1025, 4, 1)"), gat, NODES, EDGES, x(1025, 4, 1), GA, GB)
+case("gat a_src shape", ValueError, says("a_src", "(2, 3)", "(3, 2)"), gat, NODES, EDGES, GW, GA.T, GB)
+case("gat a_dst shape", ValueError, says("a_dst", "(2, 3)", "(3,)"), gat, NODES, EDGES, GW, GA, GB[0])
+case("gat w pair", ValueError, says("w[1]", "(2, 4, 3)", "(2, 4, 5)"), gat, NODES, EDGES, (GW, x(2, 4, 5)), GA, GB)
+case("gat bias shape", ValueError, says("bias", "(6,)", "(3,)"), gat, NODES, EDGES, GW, GA, GB, bias=x(3))
+case(
+    "gat bias of a mean",
+    ValueError,
+    says("bias", "(3,)", "(6,)"),
+    gat,
+    NODES,
+    EDGES,
+    GW,
+    GA,
+    GB,
+    bias=x(6),
+    concat=False,
+)
+case("gatv2 w_l heads", ValueError, says("w_l", "(3, 4, 3)"), gatv2, NODES, EDGES, x(3, 4, 3), GW, GA)
+case("gatv2 w_r width", ValueError, says("x", "4", "w_r", "5"), gatv2, NODES, EDGES, GW, x(2, 5, 3), GA)
+case("gatv2 a shape", ValueError, says("a", "(2, 3)", "(2, 4)"), gatv2, NODES, EDGES, GW, GW, x(2, 4))
+WE, AE, ATTR = x(2, 2, 3), x(2, 3), x(4, 2)
+case(
+    "gat w_edge missing", ValueError, says("missing", "w_edge", "a_edge"), gat, NODES, EDGES, GW, GA, GB, edge_attr=ATTR
+)
+case(
+    "gat edge_attr missing", ValueError, says("missing: edge_attr"), gat, NODES, EDGES, GW, GA, GB, w_edge=WE, a_edge=AE
+)
+case("gatv2 w_edge missing", ValueError, says("missing: w_edge"), gatv2, NODES, EDGES, GW, GW, GA, edge_attr=ATTR)
+ALL = {"edge_attr": ATTR, "w_edge": WE, "a_edge": AE}
+for name, bad, shown in (
+    ("edge_attr", x(3, 2), "(4, 2)"),
+    ("edge_attr", x(4, 3), "(4, 2)"),
+    ("edge_attr", x(4), "(4, 2)"),
+    ("w_edge", x(2, 3), "(2, edge_dim, 3)"),
+    ("w_edge", x(3, 2, 3), "(2, edge_dim, 3)"),
+    ("a_edge", x(3, 2), "(2, 3)"),
+):
+    options = {**ALL, name: bad}
+    case(f"gat {name} {bad.shape}", ValueError, says(name, shown, bad.shape), gat, NODES, EDGES, GW, GA, GB, **options)
+for call, arguments in ((gat, (NODES, EDGES, GW, GA, GB)), (gatv2, (NODES, EDGES, GW, GW, GA))):
+    name = call.__name__
+    for bad in (np.nan, np.inf):
+        case(f"{name} slope {bad}", ValueError, says("negative_slope", bad), call, *arguments, negative_slope=bad)
+    case(f"{name} slope text", TypeError, says("negative_slope"), call, *arguments, negative_slope="steep")
+    for option in ("concat", "add_self_loops", "training", "return_attention_weights"):
+        case(f"{name} {option}", TypeError, says(option, "'yes'"), call, *arguments, **{option: "yes"})
+    for bad in (-0.1, 1.0, np.nan):
+        case(f"{name} dropout {bad}", ValueError, says("dropout", bad), call, *arguments, dropout=bad)
+    case(f"{name} dropout without rng", ValueError, says("rng"), call, *arguments, dropout=0.5, training=True)
+    case(f"{name} unknown", TypeError, says("heads"), call, *arguments, heads=2)
+case("graph of other nodes", ValueError, says("graph", "5 source", "6 and 6"), gat, x(6, 4), GRAPH, GW, GA, GB)
+case(
+    "graph of a type",
+    ValueError,
+    says("graph", "5 source", "7 and 5"),
+    ruvector.attention,
+    Q,
+    K,
+    x(2, 7, 8),
+    "gat",
+    edge_index=GRAPH,
+)
+for bad in (-1, 2**31):
+    case(f"num_nodes {bad}", ValueError, says("num_nodes", bad), CSRGraph.from_coo, EDGES, bad)
+for bad in (2.5, "5", True):
+    case(f"num_nodes {bad!r}", TypeError, says("num_nodes", repr(bad)), CSRGraph.from_coo, EDGES, bad)
+case("num_nodes triple", ValueError, says("num_nodes", (1, 2, 3)), CSRGraph.from_coo, EDGES, (1, 2, 3))
+for bad in ([1, 4], [0, 3], [0, 3, 2, 4], []):
+    case(f"indptr {bad}", (ValueError, TypeError), says("indptr"), CSRGraph.from_csr, bad, [0, 1, 2, 3])
+case("indptr 2-d", ValueError, says("indptr", "(1, 2)"), CSRGraph.from_csr, [[0, 4]], [0, 1, 2, 3])
+case(
+    "indices out of range",
+    IndexError,
+    exactly("indices[1] is 7, out of range for 2 source nodes"),
+    CSRGraph.from_csr,
+    [0, 1, 2],
+    [0, 7],
+)
+case("indices negative", IndexError, says("indices[0] is -3"), CSRGraph.from_csr, [0, 1, 2], [-3, 1])
+case("targets differ", ValueError, says("3 targets", "indptr 2"), CSRGraph.from_csr, [0, 1, 2], [0, 1], (2, 3))
+for name in ("in_features", "out_features", "num_heads"):
+    for bad in (0, -1):
+        case(
+            f"layer {name}={bad}",
+            ValueError,
+            says(name, bad),
+            GATLayer,
+            **{"in_features": 4, "out_features": 3, name: bad},
+        )
+    case(f"layer {name}=2.5", TypeError, says(name, 2.5), GATLayer, **{"in_features": 4, "out_features": 3, name: 2.5})
+case("layer edge_features", ValueError, says("edge_features", -1), GATLayer, 4, 3, edge_features=-1)
+for bad in (0, 3, "2", True):
+    case(f"layer version {bad!r}", ValueError, says("version", repr(bad)), GATLayer, 4, 3, version=bad)
+case("layer rng", TypeError, says("rng", "seed"), GATLayer, 4, 3, rng="seed")
+case("layer weights missing", ValueError, says("a_src", "w"), GATLayer, 4, 3, 2, weights={"w": GW})
+case("layer weights of no kind", TypeError, says("weights"), GATLayer, 4, 3, 2, weights=3)
+case(
+    "layer weights shape",
+    ValueError,
+    says("weights['a_dst']", "(2, 3)", "(2, 4)"),
+    GATLayer,
+    4,
+    3,
+    2,
+    bias=False,
+    weights={"w": GW, "a_src": GA, "a_dst": x(2, 4)},
+)
+case(
+    "layer without edge features", ValueError, says("edge_attr", "edge_features"), GATLayer(4, 3, 2), NODES, EDGES, ATTR
+)
+case(
+    "layer with edge features",
+    ValueError,
+    says("edge_attr", "edge_features"),
+    GATLayer(4, 3, 2, edge_features=2),
+    NODES,
+    EDGES,
+)
+for name, vectors in (("gat", ("a_src", "a_dst")), ("gatv2", ("a",))):
+    for vector in vectors:
+        shape = says(f"{vector} must have", "(2, 4)", "(4, 2)")
+        case(
+            f"{name} {vector}",
+            ValueError,
+            shape,
+            ruvector.attention,
+            Q,
+            K,
+            K[..., :4],
+            name,
+            num_heads=2,
+            **{vector: x(4, 2)},
+        )
+    case(f"type {name} width", ValueError, WIDTHS, ruvector.attention, WIDE, NARROW, x(7, 8), name)
+    case(f"type {name} length", ValueError, LENGTHS, ruvector.attention, x(3, 8), x(5, 8), x(4, 8), name)
+    case(f"type {name} heads", ValueError, HEADS, ruvector.attention, WIDE, LONG, LONG, name, num_heads=5)
+    case(
+        f"type {name} heads of a score",
+        ValueError,
+        HEADS,
+        ruvector.attention_score,
+        WIDE[0],
+        LONG[0],
+        name,
+        num_heads=5,
+    )
+    case(f"type {name} values", ValueError, says("Value", "6", "8"), ruvector.attention, Q, K, V, name)
+    case(
+        f"type {name} mask",
+        ValueError,
+        says("mask", "(3, 4)"),
+        ruvector.attention,
+        Q,
+        K,
+        x(2, 7, 8),
+        name,
+        mask=np.ones((3, 4), bool),
+    )
+search = ruvector.gat_search
+case("gat_search 1-d", ValueError, says("nodes", "(4,)"), search, NODES[0], EDGES, 0)
+for bad in (-1, 5):
+    case(f"gat_search node {bad}", IndexError, says("query_node_id", bad, "5 nodes"), search, NODES, EDGES, bad)
+    case(f"gat_search k {bad - 5}", ValueError, says("k", bad - 5), search, NODES, EDGES, 0, k=bad - 5)
+case("gat_search node text", TypeError, says("query_node_id", "'0'"), search, NODES, EDGES, "0")
+case("gat_search heads", ValueError, says("4", "num_heads", "3"), search, NODES, EDGES, 0, 3)
 
 # KVCache -------------------------------------------------------------------------------------------------------------
 

@@ -393,8 +393,10 @@ def test_ctrl_c_interrupts_a_long_call_within_200_ms(isa, count):
         ("f2", "ruvector.multi_head_attention(q, k, v, 2)"),
         ("f4", "ruvector.varlen_attention(q[:, None], k[:, None], v[:, None], starts, starts)"),
         ("f4", "ruvector.scaled_dot_product_attention(np.tile(q[:3], (300000, 1, 1)), k, v)"),
+        ("f4", "ruvector.attention(q, k, v, 'gat', num_heads=2)"),
+        ("f8", "ruvector.attention(q, k, v, 'gatv2', num_heads=2)"),
     ],
-    ids=["float64", "multi_head", "varlen", "few queries"],
+    ids=["float64", "multi_head", "varlen", "few queries", "gat", "gatv2"],
 )
 def test_ctrl_c_interrupts_every_kind_of_call(dtype, call):
     took = time_to_interrupt(ruvector.isas()[0], 2, dtype, call)

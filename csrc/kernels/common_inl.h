@@ -1,4 +1,4 @@
-/* What both attention kernels use: storage conversion of rows, finiteness, and the end of a row. */
+/* What several kernels use: storage conversion of rows, division by sums, finiteness, and the end of a row. */
 
 #define RV_LOWEST (RV_REAL_BITS == 32 ? (real)-3.4028234663852886e38 : (real)-1.7976931348623157e308)
 
@@ -51,6 +51,39 @@ static void narrow(rv_dtype to, const void *x, void *y, int64_t n)
             v_store_bf16_tail(dst + i, v_load_tail(src + i, n - i), n - i);
     }
 }
+#endif
+
+/* e / sum to about one unit: for float, a product with the reciprocal in two parts, which costs a third of a division. */
+#if RV_REAL_BITS == 32 && RV_HAVE_FMA
+typedef struct reciprocal { vreal high, low; } reciprocal;
+RV_INLINE reciprocal reciprocal_of(double sum)
+{
+    double inverse = 1 / sum;
+    float high = (float)inverse;
+    reciprocal r = {v_set1(high), v_set1((float)(inverse - high))};
+    return r;
+}
+/* Of every lane of sums: 1 - sums * high is exact. */
+RV_INLINE reciprocal reciprocals_of(vreal sums)
+{
+    vreal high = v_div(v_set1(1), sums);
+    reciprocal r = {high, v_mul(high, v_fnma(sums, high, v_set1(1)))};
+    return r;
+}
+RV_INLINE vreal over(vreal e, reciprocal r) { return v_fma(e, r.high, v_mul(e, r.low)); }
+#else
+typedef struct reciprocal { vreal sum; } reciprocal;
+RV_INLINE reciprocal reciprocal_of(double sum)
+{
+    reciprocal r = {v_set1((real)sum)};
+    return r;
+}
+RV_INLINE reciprocal reciprocals_of(vreal sums)
+{
+    reciprocal r = {sums};
+    return r;
+}
+RV_INLINE vreal over(vreal e, reciprocal r) { return v_div(e, r.sum); }
 #endif
 
 /* n elements of any storage as reals: the place itself, or `room` after conversion. */
@@ -122,6 +155,18 @@ RV_INLINE double w_total(const real *p)
         *to = s;
     }
     return lost == lost ? sum[0] + lost : sum[0];
+}
+
+/* The sum of lanes first, first + step ... of a wide vector, with what its additions lose. */
+RV_INLINE double w_total_of(const real *p, int first, int step)
+{
+    double sum = 0, lost = 0;
+    for (int i = first; i < RV_LANES; i += step) {
+        double x = w_get(p, i), s = sum + x, t = s - sum;
+        lost += (sum - (s - t)) + (x - t);
+        sum = s;
+    }
+    return lost == lost ? sum + lost : sum;
 }
 
 static int64_t clamp64(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }

@@ -612,27 +612,6 @@ static size_t weights_scratch(const rv_attn_options *o, int rows)
     return few_scratch(o, rows) + (size_t)o->kv_len * sizeof(real) + 64;
 }
 
-/* e / sum to about one unit: for float, a product with the reciprocal in two parts, which costs a third of a division. */
-#if RV_REAL_BITS == 32 && RV_HAVE_FMA
-typedef struct reciprocal { vreal high, low; } reciprocal;
-RV_INLINE reciprocal reciprocal_of(double sum)
-{
-    double inverse = 1 / sum;
-    float high = (float)inverse;
-    reciprocal r = {v_set1(high), v_set1((float)(inverse - high))};
-    return r;
-}
-RV_INLINE vreal over(vreal e, reciprocal r) { return v_fma(e, r.high, v_mul(e, r.low)); }
-#else
-typedef struct reciprocal { vreal sum; } reciprocal;
-RV_INLINE reciprocal reciprocal_of(double sum)
-{
-    reciprocal r = {v_set1((real)sum)};
-    return r;
-}
-RV_INLINE vreal over(vreal e, reciprocal r) { return v_div(e, r.sum); }
-#endif
-
 /* n base-2 logits times c to weights in place: exp2 of the difference to the largest, over the sum. A row that sees nothing
  * is zeros. */
 static void weights_row(real *s, int64_t n, real c, int sees)

@@ -6,6 +6,7 @@
 #include "few_inl.h"
 #include "peak_inl.h"
 #include "hyperbolic_inl.h"
+#include "graph_inl.h"
 
 const rv_kernels RV_TABLE = {
     .dot = dot,
@@ -42,6 +43,14 @@ const rv_kernels RV_TABLE = {
     .hyp_rows = hyp_rows,
     .hyp_weights = hyp_weights,
     .hyp_finish = hyp_finish,
+    .graph_half_row = graph_half_row,
+    .graph_halves = graph_halves,
+    .graph_scratch = graph_scratch,
+    .graph_rows = graph_rows,
+    .graph_state = graph_state,
+    .graph_part = graph_part,
+    .graph_merge = graph_merge,
+    .graph_finish = graph_finish,
 #if RV_REAL_BITS == 32
     .widen = widen,
     .narrow = narrow,

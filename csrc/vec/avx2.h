@@ -105,6 +105,11 @@ RV_INLINE vreal v_lookup(const word *table, vreal t)
     return _mm256_permutevar8x32_ps(RV_REALS(v_load_words(table)), RV_WORDS(t));
 }
 
+RV_INLINE vreal v_swap(vreal x, const int d)
+{
+    if (d == 4) return _mm256_permute2f128_ps(x, x, 1);
+    return d == 2 ? _mm256_permute_ps(x, 0x4e) : _mm256_permute_ps(x, 0xb1);
+}
 RV_INLINE real v_sum(vreal x)
 {
     __m128 b = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
@@ -242,6 +247,10 @@ RV_INLINE vreal v_narrow(vhalf low, vhalf high)
 
 #else
 
+RV_INLINE vreal v_swap(vreal x, const int d)
+{
+    return d == 2 ? _mm256_permute2f128_pd(x, x, 1) : _mm256_permute_pd(x, 0x5);
+}
 RV_INLINE real v_sum(vreal x)
 {
     __m128d b = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));

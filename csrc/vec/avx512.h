@@ -128,6 +128,12 @@ RV_INLINE void v_store_quarters(real *dst, int64_t step, vreal a, vreal b, vreal
 #if RV_REAL_BITS == 32
 
 RV_INLINE __m256 v_high(vreal x) { return _mm512_extractf32x8_ps(x, 1); }
+RV_INLINE vreal v_swap(vreal x, const int d)
+{
+    if (d == 8) return _mm512_shuffle_f32x4(x, x, 0x4e);
+    if (d == 4) return _mm512_shuffle_f32x4(x, x, 0xb1);
+    return d == 2 ? _mm512_permute_ps(x, 0x4e) : _mm512_permute_ps(x, 0xb1);
+}
 RV_INLINE real v_sum(vreal x)
 {
     __m256 a = _mm256_add_ps(_mm512_castps512_ps256(x), v_high(x));
@@ -267,6 +273,11 @@ RV_INLINE vreal v_narrow(vhalf low, vhalf high)
 
 #else
 
+RV_INLINE vreal v_swap(vreal x, const int d)
+{
+    if (d == 4) return _mm512_shuffle_f64x2(x, x, 0x4e);
+    return d == 2 ? _mm512_shuffle_f64x2(x, x, 0xb1) : _mm512_permute_pd(x, 0x55);
+}
 RV_INLINE real v_sum(vreal x)
 {
     __m256d a = _mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd(x, 1));

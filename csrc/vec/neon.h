@@ -111,6 +111,7 @@ RV_INLINE vreal v_shift_up(vreal t) { return RV_REALS(RV_SHIFT_LEFT(RV_WORDS(t),
 
 #if RV_REAL_BITS == 32
 
+RV_INLINE vreal v_swap(vreal x, const int d) { return d == 2 ? vextq_f32(x, x, 2) : vrev64q_f32(x); }
 RV_INLINE real v_sum(vreal x)
 {
     float32x2_t b = vadd_f32(vget_low_f32(x), vget_high_f32(x));
@@ -209,6 +210,7 @@ RV_INLINE vreal v_narrow(vhalf low, vhalf high) { return vcombine_f32(vcvt_f32_f
 
 #else
 
+RV_INLINE vreal v_swap(vreal x, const int d) { (void)d; return vextq_f64(x, x, 1); }
 RV_INLINE real v_sum(vreal x) { return vgetq_lane_f64(x, 0) + vgetq_lane_f64(x, 1); }
 RV_INLINE real v_hmax(vreal x) { return vmaxvq_f64(x); }
 RV_INLINE void v_sum4(vreal a, vreal b, vreal c, vreal d, real *p)

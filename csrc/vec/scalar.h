@@ -18,6 +18,7 @@
  *   v_copysign(a, s)        |a| with the sign of s
  *   v_keep(m, x)            x where m, +0 elsewhere
  *   v_testbit(w, i)         lanes whose word has bit i set
+ *   v_swap(x, d)            lane i is lane i ^ d of x, d a constant power of two less than RV_LANES
  *   v_sum(x)                halves folded upon halves: a fixed tree
  *   v_sum4(a, b, c, d, p)   p[0..3] = the four v_sum, to the bit
  *   v_transpose(src, stride, dst, dst_stride)   dst[c][r] = src[r][c], RV_LANES x RV_LANES; stride in bytes, dst_stride in elements
@@ -141,6 +142,7 @@ RV_INLINE vreal v_shift_up(vreal t) { return rv_real(rv_bits(t) << (RV_MANTISSA_
 RV_INLINE vreal v_add_bits(vreal a, vreal b) { return rv_real(rv_bits(a) + rv_bits(b)); }
 RV_INLINE vreal v_lookup(const word *table, vreal t) { return rv_real(table[rv_bits(t) & ((1 << RV_LOOKUP_BITS) - 1)]); }
 
+RV_INLINE vreal v_swap(vreal x, const int d) { (void)d; return x; }
 RV_INLINE real v_sum(vreal x) { return x; }
 RV_INLINE real v_hmax(vreal x) { return x; }
 RV_INLINE void v_sum4(vreal a, vreal b, vreal c, vreal d, real *p) { p[0] = a; p[1] = b; p[2] = c; p[3] = d; }

@@ -972,7 +972,7 @@ def _mixed_attention(
     return out[..., 0, :] if single else out
 
 
-def _mixed_weights(query, key, mask, *, causal, scale, dropout, value_euclidean_dim, **options):
+def _mixed_weights(query, key, mask, *, causal, scale, value_euclidean_dim, **options):
     dtype = query.dtype
     query, single = (query[None], True) if query.ndim == 1 else (query, False)
     if mask is not None and single and mask.ndim:

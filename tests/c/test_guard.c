@@ -24,7 +24,7 @@ static void fault(int number)
     _exit(number);
 }
 
-enum { ARRAYS = 8 };
+enum { ARRAYS = 16 };
 static char *region[ARRAYS];
 static size_t region_bytes, page;
 
@@ -198,6 +198,94 @@ static void primitives(const char *isa, rv_dtype dtype, int64_t n, int at_end)
         same(scores, copy, rows * item);
     }
     free(plain);
+}
+
+/* Graph attention of rows of many degrees, with every optional array (edge terms for odd widths); then the sort of edges. */
+static void graph(const char *isa, rv_dtype dtype, int version, int64_t heads, int64_t dim, int64_t v_dim, int mean, int at_end)
+{
+    enum { TARGETS = 9, SOURCES = 11, EDGE_DIM = 3 };
+    static const int64_t degrees[TARGETS] = {0, 1, 5, 16, 33, 0, 129, 300, 2};
+    size_t item = rv_dtype_size(dtype);
+    int64_t edges = 0, columns = mean ? v_dim : heads * v_dim;
+    for (int i = 0; i < TARGETS; i++)
+        edges += degrees[i];
+    size_t width = (size_t)(version == 1 ? heads : EDGE_DIM), vector = (size_t)(heads * dim);
+    /* what a call reads, then out and weights */
+    size_t n[] = {TARGETS * vector, SOURCES * vector, SOURCES * (size_t)(heads * v_dim), vector, vector, (size_t)edges * width,
+                  EDGE_DIM * vector, (size_t)edges, (size_t)columns, TARGETS * (size_t)columns, (size_t)(edges * heads)};
+    enum { READ = 9, ALL = 11 };
+    void *p[ALL], *plain[ALL];
+    for (int i = 0; i < ALL; i++) {
+        p[i] = guarded(i, n[i] * item, at_end);
+        plain[i] = malloc(n[i] * item + 1);
+        fill(dtype, p[i], n[i]);
+        memcpy(plain[i], p[i], n[i] * item);
+    }
+    int32_t *starts = guarded(ALL, (TARGETS + 1) * 4, at_end), *indices = guarded(ALL + 1, (size_t)edges * 4, at_end);
+    int32_t *order = guarded(ALL + 2, (size_t)edges * 4, at_end);
+    starts[0] = 0;
+    for (int i = 0; i < TARGETS; i++)
+        starts[i + 1] = starts[i] + (int32_t)degrees[i];
+    for (int64_t e = 0; e < edges; e++) {
+        indices[e] = (int32_t)((seed = seed * 1664525u + 1013904223u) >> 8) % SOURCES;
+        order[e] = (int32_t)((e * 7) % edges);
+    }
+    snprintf(where, sizeof where, "%s dtype %d graph version %d heads %d dim %d v_dim %d mean %d at_end %d", isa, dtype, version,
+             (int)heads, (int)dim, (int)v_dim, mean, at_end);
+    for (int guard = 1; guard >= 0; guard--) {
+        void **x = guard ? p : plain;
+        rv_gat_args a = {.dtype = dtype, .version = version, .heads = heads, .dim = dim, .v_dim = v_dim, .targets = TARGETS,
+                         .sources = SOURCES, .edges = edges, .starts = starts, .ends = starts + 1, .indices = indices,
+                         .order = order, .query = x[0], .key = x[1], .value = x[2], .a_target = x[3], .a_source = x[4],
+                         .edge = dim % 2 ? x[5] : NULL, .edge_dim = EDGE_DIM, .w_edge = x[6], .mask = x[7], .bias = x[8], .out = x[9],
+                         .weights = x[10], .mean = mean, .slope = 0.2, .scale = 1, .dropout = 0.25, .dropout_seed = 5,
+                         .query_stride = (int64_t)(vector * item), .key_stride = (int64_t)(vector * item),
+                         .value_stride = heads * v_dim * (int64_t)item, .edge_stride = (int64_t)(width * item),
+                         .out_stride = columns * (int64_t)item, .threads = 1};
+        ok(rv_gat_run(&a));
+    }
+    for (int i = 0; i < ALL; i++) {
+        same(p[i], plain[i], n[i] * item);
+        free(plain[i]);
+    }
+}
+
+static void sorting(int wide, int64_t edges, int loops, int at_end)
+{
+    enum { NODES = 13 };
+    size_t item = wide ? 8 : 4, room = (size_t)(edges + (loops ? NODES : 0)) * 4;
+    void *source = guarded(0, (size_t)edges * item, at_end), *target = guarded(1, (size_t)edges * item, at_end);
+    for (int64_t e = 0; e < edges; e++) {
+        int s = (int)((seed = seed * 1664525u + 1013904223u) >> 8) % NODES, t = (int)((seed >> 20) % NODES);
+        if (wide) ((int64_t *)source)[e] = s;
+        else ((int32_t *)source)[e] = s;
+        if (wide) ((int64_t *)target)[e] = t;
+        else ((int32_t *)target)[e] = t;
+    }
+    snprintf(where, sizeof where, "sort wide %d edges %d loops %d at_end %d", wide, (int)edges, loops, at_end);
+    int32_t *plain = malloc(2 * room + (NODES + 1) * 4);
+    rv_csr_args a = {.wide = wide, .source = source, .target = target, .edges = edges, .sources = NODES, .targets = NODES,
+                     .loops = loops, .starts = guarded(2, (NODES + 1) * 4, at_end), .indices = guarded(3, room, at_end),
+                     .order = guarded(4, room, at_end), .threads = 1};
+    ok(rv_csr_build(&a));
+    rv_csr_args b = a;
+    b.starts = plain;
+    b.indices = plain + NODES + 1;
+    b.order = (int32_t *)((char *)b.indices + room);
+    ok(rv_csr_build(&b));
+    same(a.starts, b.starts, (NODES + 1) * 4);
+    same(a.indices, b.indices, (size_t)a.starts[NODES] * 4);
+    same(a.order, b.order, (size_t)a.starts[NODES] * 4);
+    free(plain);
+    if (edges == 0)
+        return;
+    if (wide) ((int64_t *)target)[edges - 1] = NODES;
+    else ((int32_t *)target)[edges - 1] = -1;
+    checks++;
+    if (rv_csr_build(&a) != RV_ERR_INDEX || a.bad != edges - 1) {
+        failures++;
+        printf("not refused: %s\n", where);
+    }
 }
 
 /* Rows into a cache, from every type to every other. */
@@ -397,6 +485,9 @@ int main(void)
         {1, 1, 1, 1, RV_MASK_NONE, 0}, {1, 67, 1, 3, RV_MASK_BOOL, 0}, {3, 9, 2, 1, RV_MASK_FLOAT, 1},
         {5, 3, 1, 1, RV_MASK_NONE, 1}, {13, 66, 1, 1, RV_MASK_BOOL, 0}, {49, 65, 1, 1, RV_MASK_FLOAT, 1},
     };
+    for (int64_t edges = 0; edges < 70; edges++)
+        for (int way = 0; way < 8; way++)
+            sorting(way & 1, edges, way >> 1 & 1, way >> 2);
     static const rv_dtype stored[] = {RV_F32, RV_F16, RV_BF16};
     for (int i = 0; rv_isa_at(i); i++) {
         const char *isa = rv_isa_at(i);
@@ -429,6 +520,13 @@ int main(void)
                         }
             }
         peaks(isa);
+        static const int64_t heads[] = {1, 2, 3, 4, 8, 16, 17};
+        for (int dtype = RV_F32; dtype <= RV_F64; dtype++)
+            for (int64_t d = 1; d <= 67; d++)
+                for (int h = 0; h < (int)(sizeof heads / sizeof *heads); h++)
+                    for (int way = 0; way < 4; way++)
+                        if (d < 20 || h == d % 7)
+                            graph(isa, (rv_dtype)dtype, 1 + (way & 1), heads[h], d, d % 5 == 0 ? 68 - d : d, h == d % 3, way >> 1);
         printf("%-8s %ld comparisons\n", isa, checks - before);
     }
     printf("%ld passed, %ld failed\n", checks - failures, failures);
