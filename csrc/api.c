@@ -9,6 +9,7 @@ const rv_api rv_api_table = {
     .map_ulp = rv_map_ulp,
     .dots_run = rv_dots_run,
     .softmax_run = rv_softmax_run,
+    .draw_run = rv_draw_run,
     .attn_run = rv_attn_run,
     .rows_run = rv_rows_run,
     .merge_run = rv_merge_run,
@@ -19,5 +20,7 @@ const rv_api rv_api_table = {
     .type_at = rv_type_at,
     .type_find = rv_type_find,
     .type_lower = rv_type_lower,
+    .topk_run = rv_topk_run,
+    .expert_group = rv_expert_group,
     .type_run = rv_type_run,
 };

@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Elements converted at a time for 16-bit storage, and the work a thread should have. */
+/* Elements converted at a time for 16-bit storage. */
 #define RV_CHUNK 2048
-#define RV_THREAD_BYTES ((int64_t)1 << 20)
 
 size_t rv_dtype_size(rv_dtype dtype)
 {
@@ -93,4 +92,13 @@ rv_status rv_dots_run(const rv_dots_args *a)
     if (bytes / a->count * call.piece > 16 * RV_THREAD_BYTES)
         call.piece = 16 * RV_THREAD_BYTES / (bytes / a->count) + 1;
     return rv_parallel_for((a->count + call.piece - 1) / call.piece, threads, dots_task, &call, a->interrupted, a->context);
+}
+
+rv_status rv_draw_run(uint64_t seed, double limit, double *x, int64_t n)
+{
+    if (n < 0)
+        return RV_ERR_SHAPE;
+    for (int64_t i = 0; i < n; i++)
+        x[i] = limit * ((double)(rv_mix(seed + RV_GOLDEN * ((uint64_t)i + 1)) >> 11) * 0x1p-52 - 1);
+    return RV_OK;
 }

@@ -101,6 +101,46 @@ typedef struct rv_softmax_args {
 } rv_softmax_args;
 rv_status rv_softmax_run(const rv_softmax_args *args);
 
+/* ---- top-k and routing to experts (moe.c) --------------------------------------------------------------------- */
+
+typedef enum rv_topk_mode {
+    RV_TOPK_VALUES = 0,     /* the elements themselves */
+    RV_TOPK_SOFTMAX,        /* softmax over the k chosen: weights that sum to 1 */
+    RV_TOPK_SHARE           /* their weights in the softmax of the whole row */
+} rv_topk_mode;
+
+/* The k largest elements of `rows` rows of n contiguous elements, largest first, and their indices; of equal elements that of
+ * lower index first. values and indices are (rows, k) in C order. 1 <= k <= n.
+ * Values: NaN ranks above every number. Weights: a row with NaN is NaN with indices 0, 1, ..., k - 1; where the largest element
+ * is infinite the weights are NaN, as a softmax is. */
+typedef struct rv_topk_args {
+    rv_dtype dtype;
+    rv_topk_mode mode;
+    const void *x;
+    void *values;
+    int64_t *indices;
+    int64_t rows, n, k;
+    int64_t x_stride;       /* bytes */
+    int threads;
+    rv_interrupt interrupted;
+    void *context;
+} rv_topk_args;
+rv_status rv_topk_run(const rv_topk_args *args);
+
+/* The seed of a router that has no weights of its own: rv_draw_run with limit sqrt(6 / (dim + experts)). */
+#define RV_GATE_SEED 42
+
+/* Assignments grouped by expert. indices (tokens, k): the experts of each token. An expert takes at most `capacity`
+ * assignments, in the order of tokens, then of their choices. counts[e]: how many ask for expert e; kept[a]: whether
+ * assignment a of the tokens x k has its place; order: the numbers of those kept, by expert, expert e's from starts[e] on.
+ * counts has `experts` elements, starts one more, kept and order tokens x k. RV_ERR_PARAM for an index outside [0, experts). */
+rv_status rv_expert_group(const int64_t *indices, int64_t tokens, int64_t k, int64_t experts, int64_t capacity, int64_t *counts,
+                          int64_t *starts, int64_t *order, unsigned char *kept);
+
+/* n parameters that nobody gave, the same for a seed on every machine: uniform in [-limit, limit). x[i] = limit (2 u - 1) with
+ * u the upper 53 bits of output i of SplitMix64 started at `seed`, as a fraction; 2 u - 1 is exact. */
+rv_status rv_draw_run(uint64_t seed, double limit, double *x, int64_t n);
+
 /* ---- hyperbolic geometry (hyperbolic.c) ----------------------------------------------------------------------- */
 
 /* The Poincare ball of radius 1/sqrt(c), and the upper sheet -x0^2 + |x|^2 = -1/c of the hyperboloid. */
@@ -332,6 +372,7 @@ typedef struct rv_api {
     double (*map_ulp)(rv_map, rv_dtype);
     rv_status (*dots_run)(const rv_dots_args *);
     rv_status (*softmax_run)(const rv_softmax_args *);
+    rv_status (*draw_run)(uint64_t, double, double *, int64_t);
     rv_status (*attn_run)(const rv_attn_args *);
     rv_status (*rows_run)(const rv_rows_args *);
     rv_status (*merge_run)(rv_dtype, const void *const *, const double *const *, int64_t, int64_t, int64_t, void *, double *);
@@ -342,6 +383,9 @@ typedef struct rv_api {
     const rv_type *(*type_at)(int);
     int (*type_find)(const char *);
     rv_status (*type_lower)(int, const double *, double *, rv_attn_args *);
+    rv_status (*topk_run)(const rv_topk_args *);
+    rv_status (*expert_group)(const int64_t *, int64_t, int64_t, int64_t, int64_t, int64_t *, int64_t *, int64_t *,
+                              unsigned char *);
     rv_status (*type_run)(int, const rv_attn_args *);
 } rv_api;
 

@@ -45,6 +45,19 @@
 #define RV_RESTRICT __restrict
 #endif
 
+/* The number of the lowest bit that is set; bits is not 0. */
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+static __forceinline int rv_lowest_bit(unsigned __int64 bits)
+{
+    unsigned long i;
+    _BitScanForward64(&i, bits);
+    return (int)i;
+}
+#else
+static inline int rv_lowest_bit(unsigned long long bits) { return __builtin_ctzll(bits); }
+#endif
+
 #if defined(_MSC_VER) && !defined(__clang__)
 #define RV_ALIGN(n) __declspec(align(n))
 #define RV_THREAD_LOCAL __declspec(thread)

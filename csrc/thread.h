@@ -26,6 +26,9 @@
 rv_status rv_parallel_for(int64_t tasks, int threads, void (*fn)(void *context, int worker, int64_t task), void *context,
                           rv_interrupt interrupted, void *interrupt_context);
 
+/* The memory traffic that is worth a thread of its own. */
+#define RV_THREAD_BYTES ((int64_t)1 << 20)
+
 /* Threads for a call that asks for `threads` (0: as many as there are): one for each `share` of its `work`, at most one a
  * piece, at least one. */
 static inline int rv_threads_for(int threads, int64_t work, int64_t share, int64_t pieces)

@@ -23,6 +23,7 @@ except ModuleNotFoundError as error:
         "ruvector is not built here: this is its source tree; run `pip install .` and import it from another folder"
     ) from None
 
+from ruvector._moe import top_k_gating, topk
 from ruvector._primitives import batched_dot_products, dot, log_softmax, softmax
 from ruvector._registry import (
     AttentionRecord,
@@ -74,6 +75,17 @@ from ruvector.mechanisms.hyperbolic import (
     poincare_to_lorentz,
     project_to_ball,
 )
+from ruvector.mechanisms.moe import (
+    ExpertLoad,
+    MixtureOfExperts,
+    Routing,
+    expert_capacity,
+    gate_weights,
+    load_balancing_loss,
+    moe_attention,
+    moe_route,
+    router_z_loss,
+)
 from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_runtime, use_isa
 
 __version__ = "0.1.0"
@@ -83,10 +95,13 @@ __all__ = [
     "AttentionRecord",
     "AttentionState",
     "AttentionType",
-    "KVCache",
     "CSRGraph",
+    "ExpertLoad",
     "GATLayer",
+    "KVCache",
+    "MixtureOfExperts",
     "Parameter",
+    "Routing",
     "UnknownAttentionType",
     "__version__",
     "alibi_attention",
@@ -99,9 +114,11 @@ __all__ = [
     "cross_attention",
     "dot",
     "exp_map",
+    "expert_capacity",
     "flash_attention",
     "gat",
     "gat_search",
+    "gate_weights",
     "gatv2",
     "get_attention",
     "get_num_threads",
@@ -111,6 +128,7 @@ __all__ = [
     "hyperbolic_distance",
     "isa",
     "isas",
+    "load_balancing_loss",
     "local_attention",
     "log_map",
     "log_softmax",
@@ -123,12 +141,15 @@ __all__ = [
     "minkowski_dot",
     "mixed_curvature_attention",
     "mobius_add",
+    "moe_attention",
+    "moe_route",
     "multi_head_attention",
     "partial_attention",
     "poincare_attention",
     "poincare_to_lorentz",
     "project_to_ball",
     "register",
+    "router_z_loss",
     "scaled_dot_attention",
     "scaled_dot_product_attention",
     "self_attention",
@@ -136,6 +157,8 @@ __all__ = [
     "show_runtime",
     "sliding_window_attention",
     "softmax",
+    "top_k_gating",
+    "topk",
     "use_isa",
     "varlen_attention",
 ]

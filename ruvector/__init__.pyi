@@ -1,6 +1,6 @@
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NamedTuple, Protocol, overload
+from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -203,6 +203,7 @@ def get_num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def show_runtime() -> None: ...
 def dot(a: ArrayLike, b: ArrayLike) -> Any: ...
+def topk(x: ArrayLike, k: SupportsIndex, axis: SupportsIndex = -1) -> tuple[_Array, NDArray[np.int64]]: ...
 def batched_dot_products(query: ArrayLike, keys: ArrayLike) -> _Array: ...
 def softmax(x: ArrayLike, axis: int = -1, *, out: _Array | None = None) -> _Array: ...
 def log_softmax(x: ArrayLike, axis: int = -1, *, out: _Array | None = None) -> _Array: ...
@@ -556,3 +557,119 @@ def gatv2(
 def gat_search(
     nodes: ArrayLike, edges: _Edges, query_node_id: int, num_heads: int = 4, k: int = 10
 ) -> tuple[NDArray[np.int64], _Array]: ...
+
+_Order = Literal["softmax_topk", "topk_softmax"]
+_Gate = ArrayLike | Callable[[_Array], ArrayLike] | None
+
+class ExpertLoad(NamedTuple):
+    capacity: int | None
+    counts: NDArray[np.int64]
+    kept: NDArray[np.bool_]
+    dropped: NDArray[np.int64]
+
+class Routing:
+    indices: NDArray[np.int64]
+    weights: _Array
+    logits: _Array
+    capacity: int | None
+    def __init__(
+        self, indices: NDArray[np.int64], weights: _Array, logits: _Array, capacity: int | None = None
+    ) -> None: ...
+    def __iter__(self) -> Iterator[_Array]: ...
+    @property
+    def probabilities(self) -> _Array: ...
+    @property
+    def load(self) -> ExpertLoad: ...
+    @property
+    def fractions(self) -> NDArray[np.float64]: ...
+    @property
+    def load_balancing_loss(self) -> float: ...
+    @property
+    def z_loss(self) -> float: ...
+
+def expert_capacity(
+    num_tokens: SupportsIndex, num_experts: SupportsIndex, top_k: SupportsIndex = 1, capacity_factor: float = 1.25
+) -> int: ...
+def gate_weights(dim: SupportsIndex, num_experts: SupportsIndex = 8, *, rng: _Rng = None) -> NDArray[np.float64]: ...
+def top_k_gating(
+    logits: ArrayLike, top_k: SupportsIndex = 2, *, order: _Order = "softmax_topk", normalize: bool = True
+) -> tuple[NDArray[np.int64], _Array]: ...
+def moe_route(
+    embedding: ArrayLike,
+    num_experts: SupportsIndex = 8,
+    top_k: SupportsIndex = 2,
+    *,
+    gate: _Gate = None,
+    order: _Order = "softmax_topk",
+    normalize: bool = True,
+    capacity_factor: float | None = None,
+    jitter: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+) -> Routing: ...
+def load_balancing_loss(probabilities: ArrayLike, indices: ArrayLike) -> float: ...
+def router_z_loss(logits: ArrayLike) -> float: ...
+
+class MixtureOfExperts:
+    num_experts: int
+    top_k: int
+    gate: _Array | Callable[[_Array], ArrayLike] | None
+    experts: _Array | tuple[Callable[[_Array], ArrayLike], ...] | None
+    capacity_factor: float | None
+    jitter: float
+    order: _Order
+    normalize: bool
+    def __init__(
+        self,
+        num_experts: SupportsIndex = 8,
+        top_k: SupportsIndex = 2,
+        *,
+        gate: _Gate = None,
+        experts: Sequence[Callable[[_Array], ArrayLike]] | ArrayLike | None = None,
+        capacity_factor: float | None = None,
+        jitter: float = 0.0,
+        order: _Order = "softmax_topk",
+        normalize: bool = True,
+        rng: _Rng = None,
+    ) -> None: ...
+    def top_k_gating(self, logits: ArrayLike) -> tuple[NDArray[np.int64], _Array]: ...
+    def route(self, x: ArrayLike, *, training: bool = False, rng: _Rng = None) -> Routing: ...
+    @overload
+    def forward(
+        self, x: ArrayLike, *, training: bool = False, rng: _Rng = None, return_routing: Literal[False] = False
+    ) -> _Array: ...
+    @overload
+    def forward(
+        self, x: ArrayLike, *, training: bool = False, rng: _Rng = None, return_routing: Literal[True]
+    ) -> tuple[_Array, Routing]: ...
+    @overload
+    def __call__(
+        self, x: ArrayLike, *, training: bool = False, rng: _Rng = None, return_routing: Literal[False] = False
+    ) -> _Array: ...
+    @overload
+    def __call__(
+        self, x: ArrayLike, *, training: bool = False, rng: _Rng = None, return_routing: Literal[True]
+    ) -> tuple[_Array, Routing]: ...
+
+def moe_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_experts: int = 8,
+    top_k: int = 2,
+    *,
+    gate: ArrayLike | None = None,
+    w_q: ArrayLike | None = None,
+    w_k: ArrayLike | None = None,
+    w_v: ArrayLike | None = None,
+    w_o: ArrayLike | None = None,
+    capacity_factor: float | None = None,
+    jitter_noise: float = 0.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...

@@ -64,6 +64,26 @@ cdef extern from "ruvector.h" nogil:
         rv_interrupt interrupted
         void *context
 
+    ctypedef enum rv_topk_mode:
+        RV_TOPK_VALUES
+        RV_TOPK_SOFTMAX
+        RV_TOPK_SHARE
+
+    ctypedef struct rv_topk_args:
+        rv_dtype dtype
+        rv_topk_mode mode
+        const void *x
+        void *values
+        int64_t *indices
+        int64_t rows, n, k
+        int64_t x_stride
+        int threads
+        rv_interrupt interrupted
+        void *context
+
+    enum:
+        RV_GATE_SEED
+
     ctypedef enum rv_geometry:
         RV_POINCARE
         RV_LORENTZ
@@ -199,6 +219,7 @@ cdef extern from "ruvector.h" nogil:
         double (*map_ulp)(rv_map, rv_dtype) noexcept nogil
         rv_status (*dots_run)(const rv_dots_args *) noexcept nogil
         rv_status (*softmax_run)(const rv_softmax_args *) noexcept nogil
+        rv_status (*draw_run)(uint64_t, double, double *, int64_t) noexcept nogil
         rv_status (*attn_run)(const rv_attn_args *) noexcept nogil
         rv_status (*rows_run)(const rv_rows_args *) noexcept nogil
         rv_status (*merge_run)(rv_dtype, const void **, const double **, int64_t, int64_t, int64_t, void *, double *) noexcept nogil
@@ -209,4 +230,6 @@ cdef extern from "ruvector.h" nogil:
         const rv_type *(*type_at)(int) noexcept nogil
         int (*type_find)(const char *) noexcept nogil
         rv_status (*type_lower)(int, const double *, double *, rv_attn_args *) noexcept nogil
+        rv_status (*topk_run)(const rv_topk_args *) noexcept nogil
+        rv_status (*expert_group)(const int64_t *, int64_t, int64_t, int64_t, int64_t, int64_t *, int64_t *, int64_t *, unsigned char *) noexcept nogil
         rv_status (*type_run)(int, const rv_attn_args *) noexcept nogil

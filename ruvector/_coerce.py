@@ -19,9 +19,9 @@ def is_bfloat16(dtype):
     """Whether this is ml_dtypes' bfloat16; the first one seen teaches the compiled modules its number."""
     global _bfloat16
     if _bfloat16 is None and dtype.type.__name__ == "bfloat16" and dtype.itemsize == 2:
-        from ruvector import _attention, _cache, _hyperbolic, _primitives
+        from ruvector import _attention, _cache, _hyperbolic, _moe, _primitives
 
-        for module in (_attention, _cache, _hyperbolic, _primitives):
+        for module in (_attention, _cache, _hyperbolic, _moe, _primitives):
             module._learn_bfloat16(dtype.num)
         _bfloat16 = dtype
     return dtype == _bfloat16 if _bfloat16 is not None else False
@@ -217,17 +217,29 @@ def _few_axes(axes, *arrays):
         raise ValueError(f"at most 32 axes are supported, got shapes {', '.join(str(x.shape) for x in arrays)}")
 
 
-def along_axis(rows, x, axis, out):
-    """`rows(array, out)`, which works on the last axis of C-contiguous arrays, along any axis of anything."""
-    x = array(x, "x")
+def axis_of(x, axis, name="x"):
+    """`axis` as an int that x has."""
     if x.ndim == 0:
-        raise ValueError(f"x must have at least one axis, got shape {x.shape}")
+        raise ValueError(f"{name} must have at least one axis, got shape {x.shape}")
     try:
         axis = operator.index(axis)
     except TypeError:
         raise TypeError(f"axis must be an integer, got {axis!r}") from None
     if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"axis {axis} is out of range for x with shape {x.shape}")
+        raise ValueError(f"axis {axis} is out of range for {name} with shape {x.shape}")
+    return axis
+
+
+def rows_along(x, axis, name="x"):
+    """An array with `axis` last, C-contiguous, aligned and of native byte order; a copy only where one is needed."""
+    moved = np.moveaxis(x, axis_of(x, axis, name), -1)
+    return np.require(moved, x.dtype.newbyteorder("="), ["C", "A"])
+
+
+def along_axis(rows, x, axis, out):
+    """`rows(array, out)`, which works on the last axis of C-contiguous arrays, along any axis of anything."""
+    x = array(x, "x")
+    axis = axis_of(x, axis)
     dtype = x.dtype.newbyteorder("=")
     if out is not None:
         _check_output(out, x.shape, dtype)
@@ -302,10 +314,15 @@ def refuse_edge(source, target, edge, sources, targets):
     raise IndexError(f"edge_index[{row}, {edge}] is {value}, out of range for {count} {side} nodes")
 
 
-def dropout_seed(rng):
+def explicit_generator(rng, what):
+    """The generator that the option `what` draws from."""
     if rng is None:
-        raise ValueError("dropout needs an explicit rng (a numpy.random.Generator or a seed), got None")
-    return int(generator(rng).integers(2**63))
+        raise ValueError(f"{what} needs an explicit rng (a numpy.random.Generator or a seed), got None")
+    return generator(rng)
+
+
+def dropout_seed(rng):
+    return int(explicit_generator(rng, "dropout").integers(2**63))
 
 
 def generator(rng):

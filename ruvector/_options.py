@@ -48,6 +48,13 @@ def flag(value, name):
     raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
+def one_of(value, name, known):
+    """One of some words."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, got {value!r}")
+    return value
+
+
 def probability(value, name):
     """A float in [0, 1)."""
     value = number(value, name)

@@ -2,7 +2,7 @@
 """Dot products, softmax and the elementwise kernels: arrays to pointers and back."""
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from ruvector._api cimport *
@@ -369,3 +369,14 @@ def ulp_bounds(dtype):
         "erf": api.map_ulp(RV_MAP_ERF, code),
         "asinh": api.map_ulp(RV_MAP_ASINH, code),
     }
+
+
+def draw(uint64_t seed, double limit, int64_t count):
+    """float64 numbers that a seed fixes, uniform in [-limit, limit): see rv_draw_run."""
+    cdef object x = np.empty(count, float)
+    cdef double *data = <double *>RV_DATA(x)
+    cdef rv_status status
+    with nogil:
+        status = api.draw_run(seed, limit, data, count)
+    raise_for(status)
+    return x

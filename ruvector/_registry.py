@@ -308,6 +308,7 @@ class _Constructor:
 
 class _AttentionTypeMeta(type):
     def __getattr__(cls, name):
+        # in any case, so that MoE is found as well
         for record in attention_types():
             if camel(record.name).lower() == name.lower():
                 return _Constructor(record.name)

@@ -46,6 +46,11 @@ def unit(dtype):
     return 2.0**-24 if is_half(np.dtype(dtype)) else storage_unit(dtype)
 
 
+def unit_dtype(dtype):
+    """The type that is computed in."""
+    return F32 if is_half(np.dtype(dtype)) else np.dtype(dtype)
+
+
 def smallest(dtype):
     """The smallest subnormal: the absolute error of a result that underflows gradually."""
     dtype = np.dtype(dtype)
@@ -192,6 +197,64 @@ def ulp_error(actual, exact, dtype):
         same = (actual == exact) | (np.isnan(actual) & np.isnan(exact))
         error = np.where(same, 0, np.where(np.isfinite(actual) & np.isfinite(exact), error, np.inf))
     return error.astype(np.float64)
+
+
+# Top-k and routing ---------------------------------------------------------------------------------------------------
+
+
+def topk(x, k):
+    """values, indices: NaN first, then the largest; of equal elements the lower index."""
+    x = np.asarray(x)
+    exact = np.where(np.isnan(x), 0, x).astype(LONG)
+    order = np.lexsort((np.broadcast_to(np.arange(x.shape[-1]), x.shape), -exact, ~np.isnan(x)), axis=-1)[..., :k]
+    return np.take_along_axis(x, order, -1), order
+
+
+def top_k_gating(logits, k, order="softmax_topk", normalize=True):
+    """indices, weights, and the bound of the weights: that of a softmax, over the chosen or over all.
+
+    A row with a NaN has the experts 0 to k - 1 and NaN weights.
+    """
+    logits = np.asarray(logits)
+    poisoned = np.isnan(logits).any(-1, keepdims=True)
+    chosen = np.where(poisoned, np.arange(k), topk(logits, k)[1])
+    with np.errstate(all="ignore"):
+        if order == "topk_softmax" or normalize:
+            part = np.take_along_axis(logits, chosen, -1)
+            weights, bound = softmax(part), softmax_bound(part)
+        else:
+            weights, bound = (np.take_along_axis(f(logits), chosen, -1) for f in (softmax, softmax_bound))
+    return chosen, np.where(poisoned, np.nan, weights), bound
+
+
+def splitmix64(seed, count):
+    """The first draws of SplitMix64, in Python's integers."""
+    mask, draws = 2**64 - 1, []
+    for i in range(1, count + 1):
+        z = (seed + i * 0x9E3779B97F4A7C15) & mask
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        draws.append(z ^ (z >> 31))
+    return draws
+
+
+def fixed_uniform(seed, shape):
+    """Parameters that nobody gave: 2 u - 1, u the upper 53 bits of a draw as a fraction."""
+    return np.array([2 * (z >> 11) * 2.0**-53 - 1 for z in splitmix64(seed, math.prod(shape))]).reshape(shape)
+
+
+def gate_weights(dim, num_experts, seed=42):
+    return math.sqrt(6 / (dim + num_experts)) * fixed_uniform(seed, (dim, num_experts))
+
+
+def kept(indices, capacity):
+    """Which assignments (tokens, k) find their place, one after the other."""
+    taken, result = {}, np.zeros(indices.shape, bool)
+    for token, experts in enumerate(indices.tolist()):
+        for choice, e in enumerate(experts):
+            taken[e] = taken.get(e, 0) + 1
+            result[token, choice] = taken[e] <= capacity
+    return result
 
 
 # Attention -----------------------------------------------------------------------------------------------------------
@@ -607,22 +670,119 @@ def local(query, key, value, *, window_size=256, mask=None, causal=False, scale=
     return bottom_right(query, key, value, mask, causal, scale, window=(half, half))
 
 
+class MixtureExpected(Expected):
+    """Experts' attention outputs added with gate weights; `parts` are (Expected, rows, weight, error of the weight, |W_o|)."""
+
+    def bound(self):
+        """The experts' bounds and gates' errors, and a rounding for each weight's product and sum, and of the result."""
+        u = unit(self.dtype) * share(self.dtype)
+        total = np.zeros(self.out.reshape(-1, self.out.shape[-1]).shape)
+        for part, rows, weight, error, w_o in self.parts:
+            own, peak = part.attention_bound, part.peak
+            if w_o is not None:
+                # the product of a projection: one rounding for each term and each sum
+                own, peak = own @ w_o + (len(w_o) + 1) * u * (peak @ w_o), peak @ w_o
+            total[rows] += weight[:, None] * (own + (self.top_k + 2) * u * peak) + error[:, None] * peak
+        total = total.reshape(self.out.shape)
+        if is_half(self.dtype):
+            total = total + storage_unit(self.dtype) * np.abs(self.out)
+        return total + smallest(self.dtype)
+
+
+def moe(
+    query,
+    key,
+    value,
+    *,
+    num_experts=8,
+    top_k=2,
+    capacity_factor=None,
+    jitter_noise=0.0,
+    gate=None,
+    w_q=None,
+    w_o=None,
+    mask=None,
+    causal=False,
+    scale=None,
+    noise=None,
+):
+    """Expert e attends with slice e of query and key, or with q W_q[e]; the chosen experts are added with their gates.
+
+    Keys and values are those after w_k and w_v. `noise` multiplies the router's input: what jitter draws.
+    """
+    query, single = as_rows(query)
+    dtype = common_dtype(query, key, value)
+    working = unit_dtype(dtype)
+    query, key, value = (np.asarray(x).astype(working) for x in (query, key, value))
+    if single and mask is not None and np.ndim(mask) == 1:
+        mask = np.asarray(mask)[None, :]
+    q_len, kv_len, width = query.shape[-2], key.shape[-2], query.shape[-1]
+    lead = np.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
+    query = np.broadcast_to(query, (*lead, q_len, width)).reshape(-1, q_len, width)
+    gate = (gate_weights(width, num_experts) if gate is None else np.asarray(gate)).astype(working)
+    batch = query.shape[0]
+    key, value = (np.broadcast_to(x, (*lead, *x.shape[-2:])).reshape(batch, *x.shape[-2:]) for x in (key, value))
+    tokens = query.reshape(-1, width) if noise is None else (query.reshape(-1, width) * noise.astype(working))
+    logits = wide(tokens) @ wide(gate)
+    u = unit(dtype) * share(dtype)
+    # a product of the router: width terms in any order; a weight moves by the errors of two logits, and by its softmax
+    moved = (width + 2) * u * (np.abs(wide(tokens)) @ np.abs(wide(gate))).max(-1)
+    chosen, weights, bound = top_k_gating(logits, top_k)
+    margin = np.sort(logits, -1)[:, ::-1]
+    if top_k < num_experts:
+        assert (margin[:, top_k - 1] - margin[:, top_k] > 2 * moved).all(), "rounding may choose another expert"
+    errors = weights * (2 * moved[:, None] + 4 * u) + u * (4 + (margin[:, :1] - margin[:, -1:])) * weights
+    if capacity_factor is not None:
+        capacity = math.ceil(top_k * len(tokens) / num_experts * capacity_factor)
+        drop = ~kept(chosen, capacity)
+        weights, errors = np.where(drop, 0, weights), np.where(drop, 0, errors)
+    offset = kv_len - q_len
+    seen, bias = split_mask(mask)
+    full = (*lead, q_len, kv_len)
+    seen = np.broadcast_to(seen, full).reshape(batch, q_len, kv_len)
+    bias = None if bias is None else np.broadcast_to(bias, full).reshape(batch, q_len, kv_len)
+    if causal:
+        seen = seen & positions(q_len, kv_len, offset, None, 0)
+    v_width = value.shape[-1]
+    out = np.zeros((len(tokens), v_width if w_o is None else np.shape(w_o)[2]), wide_type(working))
+    parts = []
+    head = width // num_experts
+    for e in range(num_experts):
+        rows = np.flatnonzero((chosen == e).any(-1) & (np.where(chosen == e, weights, 0).sum(-1) > 0))
+        weight = np.where(chosen == e, weights, 0).sum(-1)[rows]
+        error = np.where(chosen == e, errors, 0).sum(-1)[rows]
+        columns = slice(e * head, (e + 1) * head) if w_q is None else slice(None)
+        for b in range(batch):
+            mine = rows // q_len == b
+            at = rows[mine] % q_len
+            q = query[b, at][:, columns] if w_q is None else query[b, at]
+            moved_q = None
+            if w_q is not None:
+                projection = np.asarray(w_q)[e].astype(working)
+                moved_q = (width + 2) * u * (np.abs(wide(q)) @ np.abs(wide(projection)))
+                q = (wide(q) @ wide(projection)).astype(working)
+            part = attend(q, key[b][:, columns], value[b], seen[b, at], None if bias is None else bias[b, at], scale)
+            part.attention_bound = Expected.bound(part)
+            if moved_q is not None:
+                factor = 1 / math.sqrt(key.shape[-1]) if scale is None else abs(scale)
+                part.attention_bound = part.attention_bound + 2 * factor * part.peak * (
+                    (moved_q @ np.abs(wide(key[b])).T).max(-1, initial=0)[:, None]
+                )
+            o = None if w_o is None else np.asarray(w_o)[e].astype(working)
+            result = part.out if o is None else part.out @ wide(o)
+            out[rows[mine]] += weight[mine, None] * result
+            parts.append((part, rows[mine], weight[mine], error[mine], None if o is None else np.abs(wide(o))))
+    out = out.reshape(*lead, q_len, -1)
+    expected = MixtureExpected(out[0] if single else out, None, None, None, None, None, dtype, width)
+    expected.parts, expected.top_k = parts, top_k
+    return expected
+
+
 # Graphs --------------------------------------------------------------------------------------------------------------
 
 
 def leaky(x, slope):
     return np.where(x > 0, x, slope * x)
-
-
-def fixed_uniform(seed, shape):
-    """Parameters that nobody gave: draw i is SplitMix64's output for the state seed + (i + 1) golden ratio, in [-1, 1)."""
-    draws = []
-    for i in range(math.prod(shape)):
-        z = (seed + 0x9E3779B97F4A7C15 * (i + 1)) % 2**64
-        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
-        draws.append((z ^ z >> 31) >> 11)
-    return (np.array(draws, F64) * 2.0**-52 - 1).reshape(shape)
 
 
 def edge_counts(edge_index, targets, sources):
@@ -1022,6 +1182,7 @@ TYPES = {
     "alibi": alibi,
     "sliding_window": sliding_window,
     "local": local,
+    "moe": moe,
     "gat": gat_type,
     "gatv2": gatv2_type,
     "poincare": poincare,

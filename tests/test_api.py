@@ -28,8 +28,10 @@ FUNCTIONS = {
     "causal_attention",
     "cross_attention",
     "dot",
+    "expert_capacity",
     "exp_map",
     "flash_attention",
+    "gate_weights",
     "gat",
     "gat_search",
     "gatv2",
@@ -41,6 +43,7 @@ FUNCTIONS = {
     "hyperbolic_distance",
     "isa",
     "isas",
+    "load_balancing_loss",
     "local_attention",
     "log_map",
     "log_softmax",
@@ -50,6 +53,8 @@ FUNCTIONS = {
     "lorentz_distance",
     "lorentz_to_poincare",
     "merge_states",
+    "moe_attention",
+    "moe_route",
     "minkowski_dot",
     "mixed_curvature_attention",
     "mobius_add",
@@ -59,6 +64,7 @@ FUNCTIONS = {
     "poincare_to_lorentz",
     "project_to_ball",
     "register",
+    "router_z_loss",
     "scaled_dot_attention",
     "scaled_dot_product_attention",
     "self_attention",
@@ -66,10 +72,13 @@ FUNCTIONS = {
     "show_runtime",
     "sliding_window_attention",
     "softmax",
+    "top_k_gating",
+    "topk",
     "use_isa",
     "varlen_attention",
 }
-CLASSES = {"AttentionCache", "AttentionState", "AttentionType", "CSRGraph", "GATLayer", "KVCache", "UnknownAttentionType"}
+CLASSES = {"AttentionCache", "AttentionState", "AttentionType", "CSRGraph", "ExpertLoad", "GATLayer", "KVCache", "MixtureOfExperts",
+           "Routing", "UnknownAttentionType"}
 
 # The usage guide's rows, in its order: name -> (complexity, best_for). Types that are still to come have no row here yet.
 GUIDE = {
@@ -92,6 +101,7 @@ ALIASES = {
     "flashv2": "flash_v2",
     "sliding": "sliding_window",
     "gqa": "grouped_query",
+    "mixture_of_experts": "moe",
     "hyperbolic": "poincare",
 }
 PARAMETERS = {
@@ -105,6 +115,17 @@ PARAMETERS = {
     "alibi": {"num_heads": 8, "slopes": None},
     "sliding_window": {"window_size": 256},
     "local": {"window_size": 256},
+    "moe": {
+        "num_experts": 8,
+        "top_k": 2,
+        "capacity_factor": None,
+        "jitter_noise": 0.0,
+        "gate": None,
+        "w_q": None,
+        "w_k": None,
+        "w_v": None,
+        "w_o": None,
+    },
     "gat": {"num_heads": 8, "edge_index": None, "a_src": None, "a_dst": None, "negative_slope": 0.2},
     "gatv2": {"num_heads": 8, "edge_index": None, "a": None, "negative_slope": 0.2},
     "poincare": {"curvature": 1.0},
@@ -276,6 +297,53 @@ class Signatures:
     def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""): ...
 
     @staticmethod
+    def topk(x, k, axis=-1): ...
+
+    @staticmethod
+    def top_k_gating(logits, top_k=2, *, order="softmax_topk", normalize=True): ...
+
+    @staticmethod
+    def moe_route(
+        embedding,
+        num_experts=8,
+        top_k=2,
+        *,
+        gate=None,
+        order="softmax_topk",
+        normalize=True,
+        capacity_factor=None,
+        jitter=0.0,
+        training=False,
+        rng=None,
+    ): ...
+
+    @staticmethod
+    def MixtureOfExperts(
+        num_experts=8,
+        top_k=2,
+        *,
+        gate=None,
+        experts=None,
+        capacity_factor=None,
+        jitter=0.0,
+        order="softmax_topk",
+        normalize=True,
+        rng=None,
+    ): ...
+
+    @staticmethod
+    def expert_capacity(num_tokens, num_experts, top_k=1, capacity_factor=1.25): ...
+
+    @staticmethod
+    def gate_weights(dim, num_experts=8, *, rng=None): ...
+
+    @staticmethod
+    def load_balancing_loss(probabilities, indices): ...
+
+    @staticmethod
+    def router_z_loss(logits): ...
+
+    @staticmethod
     def hyperbolic_distance(a, b, curvature=1.0): ...
 
     @staticmethod
@@ -388,6 +456,7 @@ def test_functions_of_the_types_have_the_parameters_of_their_type():
         "sliding_window_attention": "sliding_window",
         "local_attention": "local",
         "self_attention": "self",
+        "moe_attention": "moe",
         "poincare_attention": "poincare",
         "lorentz_attention": "lorentz",
         "mixed_curvature_attention": "mixed_curvature",
@@ -555,7 +624,7 @@ def test_records_start_with_the_rows_of_the_usage_guide():
     names = [r.name for r in records]
     assert len(set(names)) == len(names)
     present = [name for name in GUIDE if name in names]
-    assert {"scaled_dot", "multi_head", "flash_v2", "cross", "sliding_window", "poincare"} <= set(present)
+    assert {"scaled_dot", "multi_head", "flash_v2", "gat", "moe", "cross", "sliding_window", "poincare"} <= set(present)
     assert names[: len(present)] == present
     for record in records[: len(present)]:
         assert (record.complexity, record.best_for) == GUIDE[record.name]
@@ -594,6 +663,8 @@ def test_attention_type_records(name):
     assert make() == plain
     assert hash(make()) == hash(plain)
     assert camel(name) in repr(plain) or name in repr(plain)
+    # the enum of the sources writes some of them with more capitals: MoE, GAT
+    assert getattr(ruvector.AttentionType, camel(name).upper())() == plain
     options = {p.name: p.default + 4 for p in type_record(name).parameters if type(p.default) is int}
     if options:
         other = make(**options)

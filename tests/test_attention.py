@@ -679,6 +679,7 @@ TYPE_CASES = {
     "alibi": [{}, {"num_heads": 4}, {"slopes": np.linspace(0.05, 0.4, 8)}],
     "sliding_window": [{"window_size": 9}, {"window_size": 1}, {"window_size": 20}],
     "local": [{"window_size": 9}, {"window_size": 1}, {"window_size": 20}],
+    "moe": [{}, {"num_experts": 4}, {"num_experts": 4, "top_k": 3}, {"num_experts": 1, "top_k": 1}],
     # edges: tests/test_graph.py
     "gat": [{}, {"num_heads": 4}, {"negative_slope": -0.8}, {"a_src": GRAPH_VECTOR}, {"a_dst": GRAPH_VECTOR}],
     "gatv2": [{}, {"num_heads": 4}, {"negative_slope": -0.8}, {"a": GRAPH_VECTOR}],
@@ -693,6 +694,7 @@ TYPE_CASES = {
         {"hyperbolic_weight": 20.0, "curvature": -2.5, "value_euclidean_dim": 0},
     ],
 }
+UNRANKED = {"moe"}  # no score of a pair
 
 
 def type_inputs(name, parameters, batch, q_len, kv_len, dtype):
@@ -966,7 +968,14 @@ SCORE_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(TYPE_CASES))
+@pytest.mark.parametrize("name", sorted(UNRANKED))
+def test_types_without_a_pairwise_score_name_those_that_have_one(name):
+    for function, keys in ((ruvector.attention_score, np.ones(8)), (ruvector.attention_scores, np.ones((3, 8)))):
+        with pytest.raises(ValueError, match=f"{name!r} has no pairwise score.*scaled_dot.*local"):
+            function(np.ones(8), keys, name)
+
+
+@pytest.mark.parametrize("name", sorted(set(TYPE_CASES) - UNRANKED))
 def test_attention_scores_are_the_weights(isa, dtype_name, dtype, name):
     oracle = reference.TYPES[name]
     for parameters in TYPE_CASES[name]:

@@ -619,6 +619,151 @@ case(
     [ruvector.AttentionState(np.ones((2, 5, 6), np.complex64), np.zeros((2, 5)))],
 )
 
+# Top-k and experts ---------------------------------------------------------------------------------------------------
+
+topk, gating, route = ruvector.topk, ruvector.top_k_gating, ruvector.moe_route
+Layer, moe = ruvector.MixtureOfExperts, ruvector.moe_attention
+for kind, array in WRONG.items():
+    shown = SHOWN.get(kind, array.dtype.name)
+    case(f"topk x {kind}", TypeError, says("x", shown), topk, array, 2)
+    case(f"gating logits {kind}", TypeError, says("logits", shown), gating, array)
+    case(f"route embedding {kind}", TypeError, says("embedding", shown), route, array)
+    case(f"route gate {kind}", TypeError, says("gate", shown), route, Q, gate=array)
+    case(f"layer x {kind}", TypeError, says("x", shown), Layer(2, 1, experts=x(2, 8, 3)), array)
+    case(f"layer experts {kind}", TypeError, says("experts", shown), Layer, 2, 1, experts=array)
+    case(f"loss probabilities {kind}", TypeError, says("probabilities", shown), ruvector.load_balancing_loss, array, 0)
+    case(f"z-loss {kind}", TypeError, says("logits", shown), ruvector.router_z_loss, array)
+    case(f"moe value {kind}", TypeError, says("value", shown), moe, Q, Q, array)
+for nothing in (None, "abc", {}):
+    case(f"topk {nothing!r}", TypeError, says("x"), topk, nothing, 2)
+    case(f"route {nothing!r}", TypeError, says("embedding"), route, nothing)
+    case(f"gating {nothing!r}", TypeError, says("logits"), gating, nothing)
+for bad in (0, -1, 9):
+    case(f"topk k={bad}", ValueError, says("k", bad, 8), topk, Q, bad)
+    case(f"gating top_k={bad}", ValueError, says("top_k", bad, 8), gating, Q, bad)
+    case(f"gating options top_k={bad}", ValueError, says("top_k", bad, 8), gating, Q, bad, normalize=False)
+    case(f"route top_k={bad}", ValueError, says("top_k", "num_experts 8", bad), route, Q, 8, bad)
+    case(f"layer top_k={bad}", ValueError, says("top_k", "num_experts 8", bad), Layer, 8, bad)
+    case(f"moe top_k={bad}", ValueError, says("top_k", bad), moe, Q, K, V, 8, bad)
+    case(f"capacity top_k={bad}", ValueError, says("top_k", "num_experts 8", bad), ruvector.expert_capacity, 4, 8, bad)
+for bad in (2.0, "2", None, True):
+    case(f"topk k={bad!r}", TypeError, says("k", bad), topk, Q, bad)
+    case(f"gating top_k={bad!r}", TypeError, says("top_k", bad), gating, Q, bad)
+    case(f"route top_k={bad!r}", TypeError, says("top_k", bad), route, Q, 8, bad)
+    case(f"route num_experts={bad!r}", TypeError, says("num_experts", bad), route, Q, bad)
+    case(f"layer num_experts={bad!r}", TypeError, says("num_experts", bad), Layer, bad)
+    case(f"moe num_experts={bad!r}", TypeError, says("num_experts", bad), moe, Q, K, V, bad)
+    case(f"gate_weights dim={bad!r}", TypeError, says("dim", bad), ruvector.gate_weights, bad)
+for bad in (0, -3):
+    case(f"route num_experts={bad}", ValueError, says("num_experts", bad), route, Q, bad)
+    case(f"layer num_experts={bad}", ValueError, says("num_experts", bad), Layer, bad)
+    case(f"moe num_experts={bad}", ValueError, says("num_experts", bad), moe, Q, K, V, bad)
+    case(f"gate_weights dim={bad}", ValueError, says("dim", bad), ruvector.gate_weights, bad)
+    case(f"gate_weights num_experts={bad}", ValueError, says("num_experts", bad), ruvector.gate_weights, 8, bad)
+    case(f"route capacity_factor={bad}", ValueError, says("capacity_factor", bad), route, Q, capacity_factor=bad)
+    case(f"layer capacity_factor={bad}", ValueError, says("capacity_factor", bad), Layer, capacity_factor=bad)
+    case(f"moe capacity_factor={bad}", ValueError, says("capacity_factor", bad), moe, Q, K, V, capacity_factor=bad)
+    case(f"capacity factor={bad}", ValueError, says("capacity_factor", bad), ruvector.expert_capacity, 4, 8, 2, bad)
+for bad in (np.nan, np.inf):
+    case(f"route capacity_factor={bad}", ValueError, says("capacity_factor", bad), route, Q, capacity_factor=bad)
+    case(f"route jitter={bad}", ValueError, says("jitter", bad), route, Q, jitter=bad)
+for bad in (-0.1, 1.0, 2.0):
+    case(f"route jitter={bad}", ValueError, says("jitter", bad), route, Q, jitter=bad)
+    case(f"layer jitter={bad}", ValueError, says("jitter", bad), Layer, jitter=bad)
+    case(f"moe jitter_noise={bad}", ValueError, says("jitter_noise", bad), moe, Q, K, V, jitter_noise=bad)
+for bad in ("x", None, []):
+    case(f"route jitter={bad!r}", TypeError, says("jitter", bad), route, Q, jitter=bad)
+case("route capacity_factor text", TypeError, says("capacity_factor", "x"), route, Q, capacity_factor="x")
+case("capacity factor None", TypeError, says("capacity_factor"), ruvector.expert_capacity, 4, 8, 2, None)
+case("capacity tokens", ValueError, says("num_tokens", -1), ruvector.expert_capacity, -1, 8)
+case("capacity tokens float", TypeError, says("num_tokens", 2.5), ruvector.expert_capacity, 2.5, 8)
+case("route jitter without rng", ValueError, says("jitter", "rng"), route, Q, jitter=0.1, training=True)
+case("layer jitter without rng", ValueError, says("jitter", "rng"), Layer(jitter=0.1).route, Q, training=True)
+case("moe jitter without rng", ValueError, says("jitter_noise", "rng"), moe, Q, K, V, jitter_noise=0.1, training=True)
+case("moe dropout without rng", ValueError, says("rng"), moe, Q, K, V, dropout=0.1, training=True)
+case("route rng text", TypeError, says("rng", "seed"), route, Q, jitter=0.1, training=True, rng="seed")
+case("gate_weights rng text", TypeError, says("rng", "seed"), ruvector.gate_weights, 8, rng="seed")
+case("layer rng text", TypeError, says("rng", "seed"), Layer, rng="seed")
+for bad in (1, None, "yes"):
+    case(f"route training={bad!r}", TypeError, says("training", bad), route, Q, training=bad)
+    case(f"route normalize={bad!r}", TypeError, says("normalize", bad), route, Q, normalize=bad)
+    case(f"gating normalize={bad!r}", TypeError, says("normalize", bad), gating, Q, normalize=bad)
+    case(f"layer normalize={bad!r}", TypeError, says("normalize", bad), Layer, normalize=bad)
+    case(f"moe training={bad!r}", TypeError, says("training", bad), moe, Q, K, V, training=bad)
+for bad in ("topk", "", "TOPK_SOFTMAX", None):
+    case(f"route order={bad!r}", ValueError, says("order", repr(bad), "topk_softmax"), route, Q, order=bad)
+    case(f"gating order={bad!r}", ValueError, says("order", repr(bad), "topk_softmax"), gating, Q, order=bad)
+    case(f"layer order={bad!r}", ValueError, says("order", repr(bad), "topk_softmax"), Layer, order=bad)
+case("route gate shape", ValueError, says("gate", "(8, 4)", "(4, 8)"), route, Q, 4, gate=x(4, 8))
+case("route gate experts", ValueError, says("gate", "(8, 8)", "(8, 5)"), route, Q, gate=x(8, 5))
+case("route gate axes", ValueError, says("gate", "(8,)"), route, Q, gate=x(8))
+case("layer gate axes", ValueError, says("gate", "(8,)"), Layer, gate=x(8))
+case("layer gate experts", ValueError, says("gate", "(8, 5)"), Layer, gate=x(8, 5))
+case("layer gate width", ValueError, says("gate", "(8, 4)", "(9, 4)"), Layer(4, gate=x(9, 4)).route, Q)
+case("moe gate shape", ValueError, says("gate", "(8, 4)", "(4, 8)"), moe, Q, K, V, 4, gate=x(4, 8))
+case("moe gate of nan", ValueError, says("gate", "finite"), moe, Q, K, V, 8, gate=np.full((8, 8), np.nan))
+case("route no axis", ValueError, says("embedding", "()"), route, 3.0)
+case("route no width", ValueError, says("embedding", "(3, 0)"), route, np.empty((3, 0)))
+case("gating no axis", ValueError, says("logits", "()"), gating, 3.0)
+case("gating no expert", ValueError, says("top_k", "0 experts"), gating, np.empty((3, 0)))
+case("topk no axis", ValueError, says("x", "()"), topk, 3.0, 1)
+case("topk no element", ValueError, says("k", "0"), topk, np.empty((3, 0)), 1)
+for bad in (3, -4):
+    case(f"topk axis={bad}", ValueError, says("axis", bad, "(2, 5, 8)"), topk, Q, 1, bad)
+for bad in (1.5, "0"):
+    case(f"topk axis={bad!r}", TypeError, says("axis", bad), topk, Q, 1, bad)
+case("topk k along another axis", ValueError, says("k", 6, 5), topk, Q, 6, 1)
+case("layer experts number", ValueError, says("experts", 3, 2), Layer, 3, 1, experts=x(2, 8, 4))
+case("layer experts list", ValueError, says("experts", 3, 2), Layer, 3, 1, experts=[abs, abs])
+case("layer experts axes", ValueError, says("experts", "(8, 4)"), Layer, 8, experts=x(8, 4))
+case("layer experts mixed", TypeError, says("experts[1]", "int"), Layer, 2, 1, experts=[abs, 3])
+case("layer without experts", ValueError, says("experts"), Layer(), Q)
+case("layer width", ValueError, says("x", "9", "(2, 5, 8)"), Layer(2, 1, experts=x(2, 9, 4)), Q)
+case("layer rows", ValueError, says("experts[0]", "(10, out)", "(3, 8)"), Layer(1, 1, experts=[lambda t: t[:3]]), Q)
+case("layer axes", ValueError, says("experts[0]", "(10,)"), Layer(1, 1, experts=[lambda t: t[:, 0]]), Q)
+case(
+    "layer unequal widths",
+    ValueError,
+    says("experts[1]", "(10, 8)", "(10, 3)"),
+    Layer(2, 2, experts=[lambda t: t, lambda t: t[:, :3]]),
+    Q,
+)
+case("layer return_routing", TypeError, says("return_routing", 1), Layer(1, 1, experts=[abs]), Q, return_routing=1)
+case("layer logits", ValueError, says("logits", "8", "(2, 5, 7)"), Layer().top_k_gating, x(2, 5, 7))
+loss = ruvector.load_balancing_loss
+case("loss shapes", ValueError, says("(4, 8)", "(3, 2)"), loss, x(4, 8), np.zeros((3, 2), int))
+case("loss axes", ValueError, says("(8,)", "()"), loss, x(8), 0)
+case("loss indices float", TypeError, says("indices", "float64"), loss, x(4, 8), np.zeros((4, 2)))
+for bad in (8, -1):
+    case(f"loss index {bad}", ValueError, says("indices", bad, 7), loss, x(4, 8), np.full((4, 1), bad))
+case("loss without tokens", ValueError, says("token", "(0, 8)"), loss, x(0, 8), np.zeros((0, 2), int))
+case("z-loss without tokens", ValueError, says("token", "(0, 8)"), ruvector.router_z_loss, x(0, 8))
+case("moe width", ValueError, WIDTHS, moe, WIDE, NARROW, x(7, 6))
+case("moe lengths", ValueError, LENGTHS, moe, x(3, 8), x(5, 8), x(4, 8))
+case(
+    "moe experts of the width",
+    ValueError,
+    exactly("Query dimension 8 must be divisible by num_experts 3"),
+    moe,
+    Q,
+    K,
+    V,
+    3,
+)
+case("moe axes", ValueError, says("query", "(8,)"), moe, VECTOR, VECTOR, VECTOR)
+case("moe head_dim", ValueError, says("head_dim", "(2, 5, 0)"), moe, x(2, 5, 0), x(2, 7, 0), V)
+case("moe batch", ValueError, says("(2, 5, 8)", "(3, 7, 8)"), moe, Q, x(3, 7, 8), V)
+case("moe mask", ValueError, says("mask", "(3, 4)", "(2, 5, 7)"), moe, Q, K, V, mask=np.ones((3, 4), bool))
+case("moe mask axes", ValueError, says("mask", "(1, 2, 5, 7)"), moe, Q, K, V, mask=np.ones((1, 2, 5, 7), bool))
+case("moe w_q", ValueError, says("w_q", "(8, 8, 8)", "(4, 8, 8)"), moe, Q, K, V, w_q=x(4, 8, 8))
+case("moe w_q of the keys", ValueError, says("w_q", "(8, 8, 8)", "(8, 8, 3)"), moe, Q, K, V, w_q=x(8, 8, 3))
+case("moe w_k", ValueError, says("w_k", "(8, out)", "(9, 4)"), moe, Q, K, V, w_k=x(9, 4))
+case("moe w_v", ValueError, says("w_v", "(6, out)", "(8, 4)"), moe, Q, K, V, w_v=x(8, 4))
+case("moe w_o", ValueError, says("w_o", "(8, 6, out)", "(8, 5, 4)"), moe, Q, K, V, w_o=x(8, 5, 4))
+case("moe w_o axes", ValueError, says("w_o", "(6, 4)"), moe, Q, K, V, w_o=x(6, 4))
+case("moe out", ValueError, says("out", "(2, 5, 5)"), moe, Q, K, V, out=OUT[..., :5])
+case("moe option", TypeError, says("temperature", "moe", "top_k"), ruvector.get_attention, "moe", temperature=1.0)
+
 # Graphs --------------------------------------------------------------------------------------------------------------
 
 gat, gatv2, CSRGraph, GATLayer = ruvector.gat, ruvector.gatv2, ruvector.CSRGraph, ruvector.GATLayer

@@ -71,6 +71,9 @@ def test_threads_do_not_change_the_other_functions(isa, threads):
         ),
         "multi_head": lambda: ruvector.multi_head_attention(q, k, v, 4),
         "scores": lambda: ruvector.attention_scores(query, keys),
+        "topk": lambda: ruvector.topk(keys, 5)[1],
+        "gating": lambda: ruvector.top_k_gating(keys)[1],
+        "moe": lambda: ruvector.moe_attention(q, k, v, 4),
         "merge": lambda: (
             ruvector.merge_states(
                 [ruvector.partial_attention(q, k[:300], v[:300]), ruvector.partial_attention(q, k[300:], v[300:])]

@@ -48,8 +48,8 @@ RV_INLINE double exp_row(const real *x, real *y, int64_t n, vreal max, const int
     int64_t i = 0;
     w_zero(wide);
     for (; i + 4 * RV_LANES <= n; i += 4 * RV_LANES)
-        exp_four(x + i, y + i, max, keep, wide);
-    exp_rest(x + i, y + i, n - i, max, keep, wide);
+        exp_four(x + i, keep ? y + i : y, max, keep, wide);
+    exp_rest(x + i, keep ? y + i : y, n - i, max, keep, wide);
 #if RV_REAL_BITS == 32
     return w_sum(wide);
 #else

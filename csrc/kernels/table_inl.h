@@ -7,6 +7,7 @@
 #include "peak_inl.h"
 #include "hyperbolic_inl.h"
 #include "graph_inl.h"
+#include "moe_inl.h"
 
 const rv_kernels RV_TABLE = {
     .dot = dot,
@@ -17,6 +18,7 @@ const rv_kernels RV_TABLE = {
     .softmax_part = softmax_part,
     .softmax_scale = softmax_scale,
     .softmax_shift = softmax_shift,
+    .topk = topk,
     .tile_rows = tile_rows,
     .tile_scratch = tile_scratch,
     .tile_begin = tile_begin,

@@ -68,6 +68,7 @@ RV_INLINE vmask m_and(vmask a, vmask b) { return OP(and)(a, b); }
 RV_INLINE vmask m_or(vmask a, vmask b) { return OP(or)(a, b); }
 RV_INLINE vmask m_not(vmask a) { return OP(xor)(a, RV_REALS(_mm256_set1_epi32(-1))); }
 RV_INLINE int m_any(vmask a) { return OP(movemask)(a) != 0; }
+RV_INLINE unsigned m_bits(vmask a) { return (unsigned)OP(movemask)(a); }
 RV_INLINE vreal v_select(vmask m, vreal a, vreal b) { return OP(blendv)(b, a, m); }
 RV_INLINE vreal v_keep(vmask m, vreal a) { return OP(and)(m, a); }
 RV_INLINE vword v_load_words(const word *p) { return _mm256_loadu_si256((const __m256i *)p); }

@@ -71,6 +71,7 @@ RV_INLINE vmask m_and(vmask a, vmask b) { return (vmask)(a & b); }
 RV_INLINE vmask m_or(vmask a, vmask b) { return (vmask)(a | b); }
 RV_INLINE vmask m_not(vmask a) { return (vmask)~a; }
 RV_INLINE int m_any(vmask a) { return a != 0; }
+RV_INLINE unsigned m_bits(vmask a) { return a; }
 RV_INLINE vreal v_select(vmask m, vreal a, vreal b) { return OP(mask_blend)(m, b, a); }
 RV_INLINE vreal v_keep(vmask m, vreal a) { return OP(maskz_mov)(m, a); }
 RV_INLINE vword v_load_words(const word *p) { return _mm512_loadu_si512(p); }

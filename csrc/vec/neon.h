@@ -17,6 +17,7 @@ typedef uint32x4_t vmask, vword;
 #define RV_WORDS(x) vreinterpretq_u32_f32(x)
 #define RV_REALS(w) vreinterpretq_f32_u32(w)
 #define RV_HALF_WORDS(w) (w)
+#define RV_SUM_WORDS(w) vaddvq_u32(w)
 #else
 #define RV_LANES 2
 #define OP(name) name##q_f64
@@ -29,6 +30,7 @@ typedef uint64x2_t vmask, vword;
 #define RV_WORDS(x) vreinterpretq_u64_f64(x)
 #define RV_REALS(w) vreinterpretq_f64_u64(w)
 #define RV_HALF_WORDS(w) vreinterpretq_u32_u64(w)
+#define RV_SUM_WORDS(w) vaddvq_u64(w)
 #endif
 
 RV_INLINE vreal v_load(const real *p) { return OP(vld1)(p); }
@@ -82,6 +84,11 @@ RV_INLINE vmask m_not(vmask a) { return WORD_OP(veor)(a, RV_WORD_SET1(~(word)0))
 RV_INLINE vmask v_nan(vreal a) { return m_not(v_eq(a, a)); }
 RV_INLINE vmask v_not_lt(vreal a, vreal b) { return m_not(v_lt(a, b)); }
 RV_INLINE int m_any(vmask a) { return vmaxvq_u32(RV_HALF_WORDS(a)) != 0; }
+RV_INLINE unsigned m_bits(vmask a)
+{
+    static const word bits[4] = {1, 2, 4, 8};
+    return (unsigned)RV_SUM_WORDS(WORD_OP(vand)(a, WORD_OP(vld1)(bits)));
+}
 RV_INLINE vreal v_select(vmask m, vreal a, vreal b) { return OP(vbsl)(m, a, b); }
 RV_INLINE vreal v_keep(vmask m, vreal a) { return RV_REALS(WORD_OP(vand)(m, RV_WORDS(a))); }
 RV_INLINE vreal v_max(vreal a, vreal b) { return v_select(v_lt(b, a), a, b); }
@@ -237,3 +244,4 @@ RV_INLINE void v_transpose(const char *src, int64_t stride, real *dst, int64_t d
 #undef RV_WORDS
 #undef RV_REALS
 #undef RV_HALF_WORDS
+#undef RV_SUM_WORDS

@@ -17,6 +17,7 @@
  *   v_exponent(x), v_mantissa(x)   x = m 2^e with m in [sqrt(1/2), sqrt(2)), x positive and normal
  *   v_copysign(a, s)        |a| with the sign of s
  *   v_keep(m, x)            x where m, +0 elsewhere
+ *   m_bits(m)               lane i as bit i
  *   v_testbit(w, i)         lanes whose word has bit i set
  *   v_swap(x, d)            lane i is lane i ^ d of x, d a constant power of two less than RV_LANES
  *   v_sum(x)                halves folded upon halves: a fixed tree
@@ -114,6 +115,7 @@ RV_INLINE vmask m_and(vmask a, vmask b) { return a & b; }
 RV_INLINE vmask m_or(vmask a, vmask b) { return a | b; }
 RV_INLINE vmask m_not(vmask a) { return !a; }
 RV_INLINE int m_any(vmask a) { return a; }
+RV_INLINE unsigned m_bits(vmask a) { return (unsigned)a; }
 RV_INLINE vreal v_select(vmask m, vreal a, vreal b) { return m ? a : b; }
 RV_INLINE vreal v_keep(vmask m, vreal a) { return m ? a : 0; }
 RV_INLINE vword v_load_words(const word *p) { return *p; }

@@ -8,7 +8,7 @@ import numpy as np
 
 from ruvector import _coerce, _graph, _registry
 from ruvector._options import flag, number, probability
-from ruvector._random import glorot
+from ruvector._random import glorot, seed_of
 from ruvector._registry import Parameter
 from ruvector.csr import MOST_EDGES, graph_of
 from ruvector.functional import attention_scores
@@ -516,7 +516,7 @@ class GATLayer:
                 weights[name] = np.zeros(shape, dtype)
             else:
                 fan = shape[1] + shape[0] * shape[2] if len(shape) == 3 else sum(shape)
-                weights[name] = glorot(shape, fan, rng, seed).astype(dtype)
+                weights[name] = glorot(shape, fan, seed_of(rng, seed)).astype(dtype)
         return weights
 
     def __setattr__(self, name, value):
@@ -760,7 +760,7 @@ class _Heads:
 def _vector(a, name, num_heads, width, seed):
     """A vector of the logits, (num_heads, width): fixed draws when nobody gave one."""
     if a is None:
-        return glorot((num_heads, width), num_heads + width, None, seed)
+        return glorot((num_heads, width), num_heads + width, seed)
     _shaped(a, (num_heads, width), name)
     return a
 

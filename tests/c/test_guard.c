@@ -200,6 +200,68 @@ static void primitives(const char *isa, rv_dtype dtype, int64_t n, int at_end)
     free(plain);
 }
 
+/* Rows of independent numbers, one of zeros, which are equal, and one with a NaN, whose bits are all ones in every type. */
+static void topk(const char *isa, rv_dtype dtype, int64_t n, int64_t rows, int64_t k, int at_end)
+{
+    size_t item = rv_dtype_size(dtype), count = (size_t)(rows * n), chosen = (size_t)(rows * k);
+    char *x = guarded(0, count * item, at_end), *plain = malloc(count * item), *values = malloc(chosen * item);
+    int64_t *indices = malloc(chosen * sizeof *indices);
+    fill(dtype, x, count);
+    memset(x, 0, (size_t)n * item);
+    memset(x + (count - 1) * item, 0xff, rows > 2 ? item : 0);
+    memcpy(plain, x, count * item);
+    for (int mode = RV_TOPK_VALUES; mode <= RV_TOPK_SHARE; mode++) {
+        rv_topk_args a = {.dtype = dtype, .mode = (rv_topk_mode)mode, .x = x, .rows = rows, .n = n, .k = k, .threads = 1,
+                          .x_stride = n * (int64_t)item};
+        a.values = guarded(1, chosen * item, at_end);
+        a.indices = guarded(2, chosen * sizeof *indices, at_end);
+        snprintf(where, sizeof where, "%s dtype %d top-k n %d rows %d k %d mode %d at_end %d", isa, dtype, (int)n, (int)rows,
+                 (int)k, mode, at_end);
+        ok(rv_topk_run(&a));
+        void *own_values = a.values;
+        int64_t *own_indices = a.indices;
+        a.x = plain;
+        a.values = values;
+        a.indices = indices;
+        ok(rv_topk_run(&a));
+        same(own_values, values, chosen * item);
+        same(own_indices, indices, chosen * sizeof *indices);
+        for (size_t i = 0; i < chosen; i++)
+            if (indices[i] < 0 || indices[i] >= n)
+                ok(RV_ERR_SHAPE);
+    }
+    free(plain);
+    free(values);
+    free(indices);
+}
+
+static void experts(int64_t tokens, int64_t k, int64_t count, int64_t capacity, int at_end)
+{
+    size_t n = (size_t)(tokens * k);
+    int64_t *indices = guarded(0, n * 8, at_end), *counts = guarded(1, (size_t)count * 8, at_end);
+    int64_t *starts = guarded(2, (size_t)(count + 1) * 8, at_end), *order = guarded(3, n * 8, at_end);
+    unsigned char *kept = guarded(4, n, at_end);
+    double *gate = guarded(5, (size_t)(k * count) * 8, at_end);
+    snprintf(where, sizeof where, "experts %d of %d tokens x %d, capacity %d, at_end %d", (int)count, (int)tokens, (int)k,
+             (int)capacity, at_end);
+    for (size_t i = 0; i < n; i++) {
+        draw();
+        indices[i] = (int64_t)(seed >> 8) % count;
+    }
+    ok(rv_expert_group(indices, tokens, k, count, capacity, counts, starts, order, kept));
+    int64_t total = 0;
+    for (int64_t e = 0; e < count; e++)
+        for (int64_t i = starts[e]; i < starts[e + 1]; i++, total++)
+            if (indices[order[i]] != e || !kept[order[i]] || (i > starts[e] && order[i] <= order[i - 1]))
+                ok(RV_ERR_SHAPE);
+    for (size_t i = 0; i < n; i++)
+        total -= kept[i];
+    checks++;
+    if (total != 0 || rv_expert_group(indices, tokens, k, count, -1, counts, starts, order, kept) != RV_ERR_PARAM)
+        ok(RV_ERR_SHAPE);
+    ok(rv_draw_run(RV_GATE_SEED, 1, gate, k * count));
+}
+
 /* Graph attention of rows of many degrees, with every optional array (edge terms for odd widths); then the sort of edges. */
 static void graph(const char *isa, rv_dtype dtype, int version, int64_t heads, int64_t dim, int64_t v_dim, int mean, int at_end)
 {
@@ -504,6 +566,12 @@ int main(void)
             for (int64_t d = 1; d <= 257; d++) {
                 primitives(isa, (rv_dtype)dtype, d, 1);
                 primitives(isa, (rv_dtype)dtype, d, 0);
+                int64_t most[] = {1, 2, 3, 8, 16, 17, d};
+                for (int m = 0; m < 7; m++)
+                    for (int at_end = 0; at_end < 2 && most[m] <= d; at_end++) {
+                        topk(isa, (rv_dtype)dtype, d, 1, most[m], at_end);
+                        topk(isa, (rv_dtype)dtype, d, d % 40 + 3, most[m], at_end);
+                    }
                 hyperbolic(isa, (rv_dtype)dtype, d);
                 /* one shape a width, all of them at the edges of lanes and blocks */
                 int edge = d < 20 || (d & 15) <= 1 || (d & 15) == 15;
@@ -529,6 +597,8 @@ int main(void)
                             graph(isa, (rv_dtype)dtype, 1 + (way & 1), heads[h], d, d % 5 == 0 ? 68 - d : d, h == d % 3, way >> 1);
         printf("%-8s %ld comparisons\n", isa, checks - before);
     }
+    for (int i = 0; i < 60; i++)
+        experts(i % 23, i % 3 + 1, i % 7 + 3, i % 5 ? i % 5 : INT64_MAX, i & 1);
     printf("%ld passed, %ld failed\n", checks - failures, failures);
     return failures != 0;
 }
