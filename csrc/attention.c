@@ -183,7 +183,8 @@ static double work_ns(const run *r)
         else if (s->q_len > 1 && (r->options.right < s->kv_len || r->options.left < s->kv_len))
             seen *= 0.5;
         flops += 2 * heads * (double)s->q_len * seen * (double)(a->dim + a->v_dim);
-        bytes += (r->share == 1 ? heads : heads / (double)r->share) * seen * (double)(a->dim + a->v_dim) * (double)r->kv_item * (double)s->tiles;
+        bytes += (r->share == 1 ? heads : heads / (double)r->share) * seen * (double)(a->dim + a->v_dim) * (double)r->kv_item
+                 * (double)s->tiles;
     }
     double compute = flops * (1.0 / 80), memory = bytes * (1.0 / 40);
     return compute > memory ? compute : memory;

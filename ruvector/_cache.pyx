@@ -181,7 +181,8 @@ cdef class Store:
         a.batch, a.heads, a.rows = self.batch, self.num_kv_heads, n
         a.columns = RV_DIM(into, 3)
         a.target.data = <char *>RV_DATA(into) + at * RV_STRIDE(into, 2)
-        a.target.batch_stride[0], a.target.head_stride, a.target.row_stride = RV_STRIDE(into, 0), RV_STRIDE(into, 1), RV_STRIDE(into, 2)
+        a.target.batch_stride[0], a.target.head_stride = RV_STRIDE(into, 0), RV_STRIDE(into, 1)
+        a.target.row_stride = RV_STRIDE(into, 2)
         if scales is not None:
             a.scales.data = <char *>RV_DATA(scales) + at * RV_STRIDE(scales, 2)
             a.scales.batch_stride[0], a.scales.head_stride = RV_STRIDE(scales, 0), RV_STRIDE(scales, 1)

@@ -69,9 +69,12 @@ static void few_ahead_run(few_ahead *a)
     const rv_attn_options *o = a->f->options;
     int64_t count = a->last - a->block < o->block_keys ? a->last - a->block : o->block_keys;
     a->left = count;
+    a->bytes = 0;
+    if (count <= 0)
+        return;
     a->stride = a->values ? a->f->value_stride : a->f->key_stride;
     a->at = (a->values ? a->f->value : a->f->key) + a->block * a->stride;
-    a->bytes = count > 0 ? (a->values ? o->v_dim : o->dim) * kv_size(o->kv) : 0;
+    a->bytes = (a->values ? o->v_dim : o->dim) * kv_size(o->kv);
 }
 
 static few_ahead few_ahead_begin(const rv_few *f, int64_t first, int64_t last)
@@ -112,7 +115,10 @@ RV_INLINE void few_fetch(few_ahead *a, const int rows)
     a->left -= rows;
 }
 
-/* s[r][0..3] = q[r] . k0 .. q[r] . k3 for the first `queries` rows. Named accumulators: gcc 12 spills an array of them. */
+/* Named accumulators, four a query: gcc 12 spills an array of them. */
+#define FEW_SUMS(r) vreal a##r = v_zero(), b##r = v_zero(), c##r = v_zero(), e##r = v_zero();
+
+/* s[r][0..3] = q[r] . k0 .. q[r] . k3 for the first `queries` rows. */
 RV_INLINE void few_dot4(const rv_dtype type, const int queries, const real *const *q, const char *k0, const char *k1,
                         const char *k2, const char *k3, int64_t dim, real *s)
 {
@@ -137,13 +143,13 @@ RV_INLINE void few_dot4(const rv_dtype type, const int queries, const real *cons
         v_sum4(a##r, b##r, c##r, e##r, to); \
     } }
     do {
-        vreal a0 = v_zero(), b0 = v_zero(), c0 = v_zero(), e0 = v_zero(), a1 = v_zero(), b1 = v_zero(), c1 = v_zero(), e1 = v_zero();
-        vreal a2 = v_zero(), b2 = v_zero(), c2 = v_zero(), e2 = v_zero(), a3 = v_zero(), b3 = v_zero(), c3 = v_zero(), e3 = v_zero();
+        FEW_SUMS(0) FEW_SUMS(1) FEW_SUMS(2) FEW_SUMS(3)
         int64_t end = dim - d < RV_FEW_DOT_CHAIN * RV_LANES ? dim : d + RV_FEW_DOT_CHAIN * RV_LANES;
 #define LOAD_QUERY(p) v_load(p)
         for (; d + RV_LANES <= end; d += RV_LANES) {
             int64_t at = d * size;
-            vreal x0 = few_load(type, k0 + at), x1 = few_load(type, k1 + at), x2 = few_load(type, k2 + at), x3 = few_load(type, k3 + at);
+            vreal x0 = few_load(type, k0 + at), x1 = few_load(type, k1 + at);
+            vreal x2 = few_load(type, k2 + at), x3 = few_load(type, k3 + at);
             EACH_QUERY(STEP)
         }
 #undef LOAD_QUERY
@@ -164,8 +170,8 @@ RV_INLINE void few_dot4(const rv_dtype type, const int queries, const real *cons
 #undef SUM
 }
 
-RV_INLINE void few_scores_of(const rv_dtype type, const int queries, const int fetch, const real *const *q, const char *keys, int64_t stride,
-                             int n, int64_t dim, real *s, few_ahead *ahead)
+RV_INLINE void few_scores_of(const rv_dtype type, const int queries, const int fetch, const real *const *q, const char *keys,
+                             int64_t stride, int n, int64_t dim, real *s, few_ahead *ahead)
 {
     for (int j = 0; j < n; j += 4, keys += 4 * stride) {
         const char *k0 = keys, *k1 = k0 + stride, *k2 = k1 + stride, *k3 = k2 + stride;
@@ -193,8 +199,8 @@ static void few_scores_group(rv_dtype type, int queries, const real *const *q, c
                              int64_t dim, real *s, few_ahead *ahead)
 {
 #define GROUP(type, fetch) \
-    if (queries == 4) few_scores_of(type, RV_FEW_QUERIES < 4 ? 1 : 4, fetch, q, keys, stride, n, dim, s, ahead); \
-    else if (queries == 2) few_scores_of(type, 2, fetch, q, keys, stride, n, dim, s, ahead); \
+    if (queries == RV_FEW_QUERIES) few_scores_of(type, RV_FEW_QUERIES, fetch, q, keys, stride, n, dim, s, ahead); \
+    else if (RV_FEW_QUERIES > 2 && queries == 2) few_scores_of(type, 2, fetch, q, keys, stride, n, dim, s, ahead); \
     else few_scores_of(type, 1, fetch, q, keys, stride, n, dim, s, ahead);
 #define CASE(type) case type: if (ahead->bytes) { GROUP(type, 1) } else { GROUP(type, 0) } break;
     switch (type) {
@@ -350,8 +356,7 @@ RV_INLINE void few_values_of(const rv_dtype type, const int queries, const int f
         while (c < v_dim) {
             const char *v = values + c * size;
             int64_t left = v_dim - c;
-            vreal a0 = v_zero(), b0 = v_zero(), c0 = v_zero(), e0 = v_zero(), a1 = v_zero(), b1 = v_zero(), c1 = v_zero(), e1 = v_zero();
-            vreal a2 = v_zero(), b2 = v_zero(), c2 = v_zero(), e2 = v_zero(), a3 = v_zero(), b3 = v_zero(), c3 = v_zero(), e3 = v_zero();
+            FEW_SUMS(0) FEW_SUMS(1) FEW_SUMS(2) FEW_SUMS(3)
             if (left < 4 * RV_LANES) {
                 const int64_t width = left < RV_LANES ? left : RV_LANES;
 #define STEP(r) a##r = v_fma(v_set1(w[r * RV_FEW_KEYS]), x, a##r);
@@ -415,8 +420,8 @@ static void few_values_group(rv_dtype type, int queries, real *o, int64_t column
                              int64_t stride, int n, int64_t v_dim, few_ahead *ahead)
 {
 #define GROUP(type, fetch) \
-    if (queries == 4) few_values_of(type, RV_FEW_QUERIES < 4 ? 1 : 4, fetch, o, columns, p, values, stride, n, v_dim, ahead); \
-    else if (queries == 2) few_values_of(type, 2, fetch, o, columns, p, values, stride, n, v_dim, ahead); \
+    if (queries == RV_FEW_QUERIES) few_values_of(type, RV_FEW_QUERIES, fetch, o, columns, p, values, stride, n, v_dim, ahead); \
+    else if (RV_FEW_QUERIES > 2 && queries == 2) few_values_of(type, 2, fetch, o, columns, p, values, stride, n, v_dim, ahead); \
     else few_values_of(type, 1, fetch, o, columns, p, values, stride, n, v_dim, ahead);
 #define CASE(type) case type: if (ahead->bytes) { GROUP(type, 1) } else { GROUP(type, 0) } break;
     switch (type) {
@@ -479,7 +484,8 @@ static void few_hiding_values(const rv_few *f, const few_room *room, const char 
     }
     /* products with zeros in the place of bad values have the bits of any finite values */
     zero_bad(rows, stride, n, o->v_dim, room->finite);
-    few_values(f, room, RV_REAL_BITS == 32 ? RV_F32 : RV_F64, (const char *)room->finite, o->v_dim * (int64_t)sizeof(real), j, n, ahead);
+    few_values(f, room, RV_REAL_BITS == 32 ? RV_F32 : RV_F64, (const char *)room->finite, o->v_dim * (int64_t)sizeof(real), j, n,
+               ahead);
     for (int r = 0; r < f->rows; r++)
         few_bad_values(room, r, room->s + r * RV_FEW_KEYS + j, room->hidden + r * RV_FEW_KEYS + j, rows, stride, n, o->v_dim);
 }
