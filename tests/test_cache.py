@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import reference
 import ruvector
-from support import DTYPES, bits, generator, normal, peak_allocation, same_bits
+from support import DTYPES, TIME_FACTOR, generator, normal, peak_allocation, same_bits
 
 KVCache = ruvector.KVCache
 STORAGE = (*DTYPES, "int8")
@@ -80,7 +80,7 @@ def check(cache, query, what="", history=None, **options):
 # Attention -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", (1, 2, 15, 16, 17, 63, 64, 65, 300, 513, 2049))
+@pytest.mark.parametrize("n", (1, 2, 16, 17, 65, 513, 2049))
 def test_attention_over_the_tokens_so_far(isa, storage, n):
     cache = filled(storage, n, "lengths")
     for heads, q_len in ((2, 1), (8, 1), (4, 3), (2, 4), (4, 5), (2, 50)):
@@ -298,6 +298,8 @@ def test_caches_that_come_from_memory_have_the_bits_of_small_ones(isa, kind):
     """Rows are fetched ahead from some size on; nothing but time depends on it."""
     if kind == "bfloat16" and kind not in DTYPES:
         pytest.skip("needs ml_dtypes")
+    if TIME_FACTOR > 1:
+        pytest.skip("an emulator has no caches")
     n, heads = {"float32": 20000, "bfloat16": 40000, "int8": 80000}[kind], 4
     pattern = normal((1, heads, 997, 64), np.float32, "long cache")
     cache = KVCache(heads, 64, dtype=kind, capacity=n)
@@ -381,7 +383,7 @@ def test_nothing_appended_changes_nothing(storage):
     assert pickle.dumps(cache) == before
 
 
-@pytest.mark.parametrize("window", (1, 2, 5, 16, 33))
+@pytest.mark.parametrize("window", (1, 5, 16))
 def test_window(isa, storage, window):
     """Exactly the definition over the whole history, whatever the pieces: of one token, around the window, above it."""
     pieces = (1, window, 1, 1, max(window - 1, 1), window + 1, 2, 3 * window + 2, 1, 7, 1, 40, 1, 1)
@@ -806,7 +808,3 @@ def test_no_memory_is_an_error_and_the_cache_stays_as_it_was(storage):
         cache.append(many, many[..., :DV])
     assert pickle.dumps(cache) == before
 
-
-def test_bits_helper_sees_codes():
-    """The comparisons of this file look at bytes, those of int8 included."""
-    assert bits(np.int8([-1, 1])).tolist() == [255, 1]
