@@ -21,8 +21,10 @@
 
 /* Keys and values of a decode call that exceed this share of the last cache come from memory, and are fetched this far ahead:
  * AMD Zen 5, 8 heads x 32768 x 64 float32, one thread: without 3.9 ms, 4 KiB 3.2, 8 KiB 2.9, 16 KiB 3.3, a plain read 2.6. Out
- * of a cache, fetching costs more than it brings: 8 x 4096 x 64, 0.15 ms without, 0.16 with. */
+ * of a cache, fetching costs more than it brings: 8 x 4096 x 64, 0.15 ms without, 0.16 with; but from RV_FAR_SHARE of it on, rows are
+ * read in halves, 0.18 ms instead of 0.20. */
 #define RV_CACHE_SHARE 0.75
+#define RV_FAR_SHARE 0.375
 #define RV_CACHE_BYTES (32 << 20)       /* where the system does not tell */
 #define RV_AHEAD_BYTES 8192
 
@@ -511,7 +513,7 @@ static void options_of(const rv_attn_args *a, rv_attn_options *o)
 {
     o->storage = a->dtype;
     o->kv = a->storage ? a->storage->dtype : a->dtype;
-    o->ahead = 0;
+    o->ahead = o->far = 0;
     o->kv_len = a->kv_len;
     o->dim = a->dim;
     o->v_dim = a->v_dim;
@@ -620,6 +622,7 @@ rv_status rv_attn_run(const rv_attn_args *a)
         double bytes = 0, cache = (double)rv_cpu_cache(3);
         for (int64_t i = 0; i < r.segment_count; i++)
             bytes += r.segments[i].few ? few_bytes(&r, r.segments + i) : 0;
+        o->far = bytes > RV_FAR_SHARE * (cache > 0 ? cache : RV_CACHE_BYTES);
         o->ahead = bytes > RV_CACHE_SHARE * (cache > 0 ? cache : RV_CACHE_BYTES) ? RV_AHEAD_BYTES : 0;
     }
     int lone = r.tasks == 1 && r.segments->splits == 1;

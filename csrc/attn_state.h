@@ -26,6 +26,7 @@ typedef struct rv_attn_options {
     rv_dtype storage;                       /* of query and out; tile: of key and value too */
     rv_dtype kv;                            /* few: of key and value */
     int64_t ahead;                          /* few: bytes from what is read to what is fetched into cache; 0 = no fetching */
+    int far;                                /* few: keys and values lie in the last cache or memory */
     int64_t kv_len, dim, v_dim;
     int block_keys;                         /* tile: 1 .. RV_CARRY_KEYS; few: 1 .. RV_FEW_KEYS */
     double scale, softcap;

@@ -8,6 +8,9 @@
 #include "ruvector.h"
 #include "target.h"
 
+/* Where the rows of a call come from, by the size of all of them. */
+typedef enum rv_reach { RV_NEAR = 0, RV_SECOND_CACHE, RV_LAST_CACHE, RV_MEMORY } rv_reach;
+
 typedef struct rv_kernels {
 #define RV_KERNEL(type, name, parameters) type(*name) parameters;
 #include "kernels.def"

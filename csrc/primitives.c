@@ -47,10 +47,30 @@ static double half_dot(const rv_kernels *k, rv_dtype dtype, const char *a, const
     return sum;
 }
 
+/* Up to RV_DOTS_NEAR bytes four rows at once are best. A call that takes more than RV_DOTS_SECOND second-level caches finds most of
+ * itself in the last one, past RV_DOTS_LAST of that in memory. Zen 5, float rows of 64 to 768, one thread: in memory 31 to 41 GB/s, at
+ * 15 to 30 MB 36 to 69; below 2 MB asking ahead takes 20 % instead. */
+#define RV_DOTS_NEAR ((int64_t)1 << 19)
+#define RV_DOTS_SECOND 2
+#define RV_DOTS_LAST 0.75
+#define RV_CACHE_2 (1 << 20)            /* where the system does not tell */
+#define RV_CACHE_3 (32 << 20)
+
+static rv_reach reach_of(int64_t bytes)
+{
+    if (bytes <= RV_DOTS_NEAR)
+        return RV_NEAR;
+    int64_t second = rv_cpu_cache(2), last = rv_cpu_cache(3);
+    if (bytes <= RV_DOTS_SECOND * (second > 0 ? second : RV_CACHE_2))
+        return RV_SECOND_CACHE;
+    return (double)bytes <= RV_DOTS_LAST * (double)(last > 0 ? last : RV_CACHE_3) ? RV_LAST_CACHE : RV_MEMORY;
+}
+
 typedef struct dots_call {
     const rv_dots_args *a;
     const rv_kernels *k;
     int64_t piece;
+    rv_reach reach;
 } dots_call;
 
 static void dots_task(void *context, int worker, int64_t task)
@@ -62,7 +82,7 @@ static void dots_task(void *context, int worker, int64_t task)
     char *scores = (char *)a->scores + (size_t)first * rv_dtype_size(a->dtype);
     (void)worker;
     if (a->dtype == RV_F32 || a->dtype == RV_F64) {
-        c->k->dots(a->query, keys, a->key_stride, count, a->dim, scores);
+        c->k->dots(a->query, keys, a->key_stride, count, a->dim, c->reach, scores);
         return;
     }
     for (int64_t i = 0; i < count; i++) {
@@ -78,11 +98,12 @@ rv_status rv_dots_run(const rv_dots_args *a)
         return RV_ERR_PARAM;
     if (a->count < 0 || a->dim < 0 || rv_mul(a->count, a->dim, &bytes) || rv_mul(bytes, 8, &bytes))
         return RV_ERR_SHAPE;
-    dots_call call = {a, rv_kernels_get(a->dtype), a->count};
+    dots_call call = {a, rv_kernels_get(a->dtype), a->count, RV_NEAR};
     bytes = a->count * a->dim * (int64_t)rv_dtype_size(a->dtype);
     int threads = rv_threads_for(a->threads, bytes, RV_THREAD_BYTES, a->count);
     if (a->count == 0)
         return RV_OK;
+    call.reach = reach_of(bytes);
     if (threads == 1 && !(a->interrupted && bytes > 64 * RV_THREAD_BYTES)) {
         dots_task(&call, 0, 0);
         return RV_OK;

@@ -53,6 +53,17 @@ static void narrow(rv_dtype to, const void *x, void *y, int64_t n)
 }
 #endif
 
+/* Bytes that loops over rows in memory ask for ahead of their reading. From memory, Zen 5, one thread, hyperbolic distances of float
+ * rows of 128: the prefetchers alone 34 GB/s, 4 KiB 39, 8 KiB 44, 16 KiB and more 51. Products with rows of 128 that begin 16 bytes
+ * past a line, as NumPy's arrays do, in vectors of 64 bytes: 32 alone, 44, 52, 55; 15 to 30 MB in the last cache 38, 50, 60, 70. */
+#define RV_FETCH_AHEAD 16384
+
+/* The distance in whole rows. Rows past the last one are asked for too: a request for any address is harmless. */
+RV_INLINE uintptr_t fetch_ahead(int64_t stride)
+{
+    return (uintptr_t)(RV_FETCH_AHEAD / ((stride < 0 ? -stride : stride) + 1) * stride + stride);
+}
+
 /* e / sum to about one unit: for float, a product with the reciprocal in two parts, which costs a third of a division. */
 #if RV_REAL_BITS == 32 && RV_HAVE_FMA
 typedef struct reciprocal { vreal high, low; } reciprocal;
@@ -100,7 +111,13 @@ static const real *as_real(rv_dtype storage, const char *p, int64_t n, real *roo
 }
 
 /* A vector of keys or values of any storage, and n < RV_LANES elements, the rest zero. `type` is a constant where it counts. */
-RV_INLINE vreal few_load(const rv_dtype type, const char *p)
+#ifndef RV_HAVE_LOAD_FAR
+#define RV_HAVE_LOAD_FAR 0
+#define v_load_far v_load
+#endif
+
+/* `far`: from the last cache or memory. */
+RV_INLINE vreal few_load(const rv_dtype type, const int far, const char *p)
 {
 #if RV_REAL_BITS == 32
     if (type == RV_F16)
@@ -111,7 +128,7 @@ RV_INLINE vreal few_load(const rv_dtype type, const char *p)
         return v_load_i8((const int8_t *)p);
 #endif
     (void)type;
-    return v_load((const real *)p);
+    return far ? v_load_far((const real *)p) : v_load((const real *)p);
 }
 RV_INLINE vreal few_load_tail(const rv_dtype type, const char *p, int64_t n)
 {

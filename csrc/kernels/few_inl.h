@@ -61,8 +61,13 @@ typedef struct few_ahead {
     int64_t stride, bytes, left;    /* bytes of a row, 0 to fetch nothing; rows left in its run */
     const rv_few *f;
     int64_t block, last;            /* first key of its run's block, and where the keys end */
-    int values;
+    int values, far;
 } few_ahead;
+
+/* Where a group's rows come from. Groups after the first read what that one has brought near. */
+enum { FEW_NEAR = 0, FEW_FAR, FEW_FETCHED };
+/* Types whose loads are other ones from afar: 16-bit rows are read in halves anyway. */
+#define FEW_HALVES(type) (RV_HAVE_LOAD_FAR && (type) == (RV_REAL_BITS == 32 ? RV_F32 : RV_F64))
 
 static void few_ahead_run(few_ahead *a)
 {
@@ -80,7 +85,7 @@ static void few_ahead_run(few_ahead *a)
 static few_ahead few_ahead_begin(const rv_few *f, int64_t first, int64_t last)
 {
     const rv_attn_options *o = f->options;
-    few_ahead a = {NULL, 0, 0, 0, f, first, last, 0};
+    few_ahead a = {NULL, 0, 0, 0, f, first, last, 0, o->far};
     if (o->ahead && first < last) {
         few_ahead_run(&a);
         int64_t rows = (o->ahead / a.bytes + 4) / 4 * 4;
@@ -119,7 +124,7 @@ RV_INLINE void few_fetch(few_ahead *a, const int rows)
 #define FEW_SUMS(r) vreal a##r = v_zero(), b##r = v_zero(), c##r = v_zero(), e##r = v_zero();
 
 /* s[r][0..3] = q[r] . k0 .. q[r] . k3 for the first `queries` rows. */
-RV_INLINE void few_dot4(const rv_dtype type, const int queries, const real *const *q, const char *k0, const char *k1,
+RV_INLINE void few_dot4(const rv_dtype type, const int queries, const int reach, const real *const *q, const char *k0, const char *k1,
                         const char *k2, const char *k3, int64_t dim, real *s)
 {
     const int64_t size = kv_size(type);
@@ -148,8 +153,8 @@ RV_INLINE void few_dot4(const rv_dtype type, const int queries, const real *cons
 #define LOAD_QUERY(p) v_load(p)
         for (; d + RV_LANES <= end; d += RV_LANES) {
             int64_t at = d * size;
-            vreal x0 = few_load(type, k0 + at), x1 = few_load(type, k1 + at);
-            vreal x2 = few_load(type, k2 + at), x3 = few_load(type, k3 + at);
+            vreal x0 = few_load(type, reach != FEW_NEAR, k0 + at), x1 = few_load(type, reach != FEW_NEAR, k1 + at);
+            vreal x2 = few_load(type, reach != FEW_NEAR, k2 + at), x3 = few_load(type, reach != FEW_NEAR, k3 + at);
             EACH_QUERY(STEP)
         }
 #undef LOAD_QUERY
@@ -170,7 +175,7 @@ RV_INLINE void few_dot4(const rv_dtype type, const int queries, const real *cons
 #undef SUM
 }
 
-RV_INLINE void few_scores_of(const rv_dtype type, const int queries, const int fetch, const real *const *q, const char *keys,
+RV_INLINE void few_scores_of(const rv_dtype type, const int queries, const int reach, const real *const *q, const char *keys,
                              int64_t stride, int n, int64_t dim, real *s, few_ahead *ahead)
 {
     for (int j = 0; j < n; j += 4, keys += 4 * stride) {
@@ -180,9 +185,9 @@ RV_INLINE void few_scores_of(const rv_dtype type, const int queries, const int f
             k2 = n - j < 3 ? k0 : k2;
             k1 = n - j < 2 ? k0 : k1;
         }
-        if (fetch)
+        if (reach == FEW_FETCHED)
             few_fetch(ahead, 4);
-        few_dot4(type, queries, q, k0, k1, k2, k3, dim, s + j);
+        few_dot4(type, queries, reach, q, k0, k1, k2, k3, dim, s + j);
     }
 }
 
@@ -198,11 +203,15 @@ static int few_group(int rows) { return rows >= RV_FEW_QUERIES ? RV_FEW_QUERIES 
 static void few_scores_group(rv_dtype type, int queries, const real *const *q, const char *keys, int64_t stride, int n,
                              int64_t dim, real *s, few_ahead *ahead)
 {
-#define GROUP(type, fetch) \
-    if (queries == RV_FEW_QUERIES) few_scores_of(type, RV_FEW_QUERIES, fetch, q, keys, stride, n, dim, s, ahead); \
-    else if (RV_FEW_QUERIES > 2 && queries == 2) few_scores_of(type, 2, fetch, q, keys, stride, n, dim, s, ahead); \
-    else few_scores_of(type, 1, fetch, q, keys, stride, n, dim, s, ahead);
-#define CASE(type) case type: if (ahead->bytes) { GROUP(type, 1) } else { GROUP(type, 0) } break;
+#define GROUP(type, reach) \
+    if (queries == RV_FEW_QUERIES) few_scores_of(type, RV_FEW_QUERIES, reach, q, keys, stride, n, dim, s, ahead); \
+    else if (RV_FEW_QUERIES > 2 && queries == 2) few_scores_of(type, 2, reach, q, keys, stride, n, dim, s, ahead); \
+    else few_scores_of(type, 1, reach, q, keys, stride, n, dim, s, ahead);
+#define CASE(type) case type: \
+    if (ahead->bytes) { GROUP(type, FEW_FETCHED) } \
+    else if (FEW_HALVES(type) && ahead->far) { GROUP(type, FEW_FAR) } \
+    else { GROUP(type, FEW_NEAR) } \
+    break;
     switch (type) {
     EACH_STORAGE(CASE)
     default: break;
@@ -215,7 +224,7 @@ static void few_scores_group(rv_dtype type, int queries, const real *const *q, c
 static void few_scores(const rv_few *f, const few_room *room, const real *const *query, int64_t j0, int n, few_ahead *ahead)
 {
     few_ahead none;
-    none.bytes = 0;
+    none.bytes = none.far = 0;
     const char *keys = f->key + j0 * f->key_stride;
     int step = f->rows == few_group(f->rows) ? n : RV_FEW_NEAR;
     for (int j = 0; j < n; j += step)
@@ -344,7 +353,7 @@ static void few_weights(const few_room *room, int r, int n, real c)
 
 /* o[r] += p[r] x values for n keys, a chain of RV_FEW_CHAIN at a time; columns in groups of as many vectors as there are
  * registers for. */
-RV_INLINE void few_values_of(const rv_dtype type, const int queries, const int fetch, real *o, int64_t columns, const real *p,
+RV_INLINE void few_values_of(const rv_dtype type, const int queries, const int reach, real *o, int64_t columns, const real *p,
                              const char *values, int64_t stride, int n, int64_t v_dim, few_ahead *ahead)
 {
     const int64_t size = kv_size(type), lanes = RV_LANES * size;
@@ -362,9 +371,9 @@ RV_INLINE void few_values_of(const rv_dtype type, const int queries, const int f
 #define STEP(r) a##r = v_fma(v_set1(w[r * RV_FEW_KEYS]), x, a##r);
 #define STORE(r) ADD(r * columns, a##r)
                 for (const real *w = p; w != end; w++, v += stride) {
-                    if (fetch && c == 0)
+                    if (reach == FEW_FETCHED && c == 0)
                         few_fetch(ahead, 1);
-                    vreal x = width == RV_LANES ? few_load(type, v) : few_load_tail(type, v, width);
+                    vreal x = width == RV_LANES ? few_load(type, reach != FEW_NEAR, v) : few_load_tail(type, v, width);
                     EACH_QUERY(STEP)
                 }
                 EACH_QUERY(STORE)
@@ -373,17 +382,17 @@ RV_INLINE void few_values_of(const rv_dtype type, const int queries, const int f
                 c += width;
             } else if (queries == 1 && left >= 8 * RV_LANES) {
                 for (const real *w = p; w != end; w++, v += stride) {
-                    if (fetch && c == 0)
+                    if (reach == FEW_FETCHED && c == 0)
                         few_fetch(ahead, 1);
                     vreal y = v_set1(*w);
-                    a0 = v_fma(y, few_load(type, v), a0);
-                    b0 = v_fma(y, few_load(type, v + lanes), b0);
-                    c0 = v_fma(y, few_load(type, v + 2 * lanes), c0);
-                    e0 = v_fma(y, few_load(type, v + 3 * lanes), e0);
-                    a1 = v_fma(y, few_load(type, v + 4 * lanes), a1);
-                    b1 = v_fma(y, few_load(type, v + 5 * lanes), b1);
-                    c1 = v_fma(y, few_load(type, v + 6 * lanes), c1);
-                    e1 = v_fma(y, few_load(type, v + 7 * lanes), e1);
+                    a0 = v_fma(y, few_load(type, reach != FEW_NEAR, v), a0);
+                    b0 = v_fma(y, few_load(type, reach != FEW_NEAR, v + lanes), b0);
+                    c0 = v_fma(y, few_load(type, reach != FEW_NEAR, v + 2 * lanes), c0);
+                    e0 = v_fma(y, few_load(type, reach != FEW_NEAR, v + 3 * lanes), e0);
+                    a1 = v_fma(y, few_load(type, reach != FEW_NEAR, v + 4 * lanes), a1);
+                    b1 = v_fma(y, few_load(type, reach != FEW_NEAR, v + 5 * lanes), b1);
+                    c1 = v_fma(y, few_load(type, reach != FEW_NEAR, v + 6 * lanes), c1);
+                    e1 = v_fma(y, few_load(type, reach != FEW_NEAR, v + 7 * lanes), e1);
                 }
                 ADD(0, a0) ADD(RV_LANES, b0) ADD(2 * RV_LANES, c0) ADD(3 * RV_LANES, e0)
                 ADD(4 * RV_LANES, a1) ADD(5 * RV_LANES, b1) ADD(6 * RV_LANES, c1) ADD(7 * RV_LANES, e1)
@@ -399,10 +408,10 @@ RV_INLINE void few_values_of(const rv_dtype type, const int queries, const int f
     ADD(r * columns, a##r) ADD(r * columns + RV_LANES, b##r) \
     ADD(r * columns + 2 * RV_LANES, c##r) ADD(r * columns + 3 * RV_LANES, e##r)
                 for (const real *w = p; w != end; w++, v += stride) {
-                    if (fetch && c == 0)
+                    if (reach == FEW_FETCHED && c == 0)
                         few_fetch(ahead, 1);
-                    vreal x0 = few_load(type, v), x1 = few_load(type, v + lanes);
-                    vreal x2 = few_load(type, v + 2 * lanes), x3 = few_load(type, v + 3 * lanes);
+                    vreal x0 = few_load(type, reach != FEW_NEAR, v), x1 = few_load(type, reach != FEW_NEAR, v + lanes);
+                    vreal x2 = few_load(type, reach != FEW_NEAR, v + 2 * lanes), x3 = few_load(type, reach != FEW_NEAR, v + 3 * lanes);
                     EACH_QUERY(STEP)
                 }
                 EACH_QUERY(STORE)
@@ -419,11 +428,15 @@ RV_INLINE void few_values_of(const rv_dtype type, const int queries, const int f
 static void few_values_group(rv_dtype type, int queries, real *o, int64_t columns, const real *p, const char *values,
                              int64_t stride, int n, int64_t v_dim, few_ahead *ahead)
 {
-#define GROUP(type, fetch) \
-    if (queries == RV_FEW_QUERIES) few_values_of(type, RV_FEW_QUERIES, fetch, o, columns, p, values, stride, n, v_dim, ahead); \
-    else if (RV_FEW_QUERIES > 2 && queries == 2) few_values_of(type, 2, fetch, o, columns, p, values, stride, n, v_dim, ahead); \
-    else few_values_of(type, 1, fetch, o, columns, p, values, stride, n, v_dim, ahead);
-#define CASE(type) case type: if (ahead->bytes) { GROUP(type, 1) } else { GROUP(type, 0) } break;
+#define GROUP(type, reach) \
+    if (queries == RV_FEW_QUERIES) few_values_of(type, RV_FEW_QUERIES, reach, o, columns, p, values, stride, n, v_dim, ahead); \
+    else if (RV_FEW_QUERIES > 2 && queries == 2) few_values_of(type, 2, reach, o, columns, p, values, stride, n, v_dim, ahead); \
+    else few_values_of(type, 1, reach, o, columns, p, values, stride, n, v_dim, ahead);
+#define CASE(type) case type: \
+    if (ahead->bytes) { GROUP(type, FEW_FETCHED) } \
+    else if (FEW_HALVES(type) && ahead->far) { GROUP(type, FEW_FAR) } \
+    else { GROUP(type, FEW_NEAR) } \
+    break;
     switch (type) {
     EACH_STORAGE(CASE)
     default: break;
@@ -437,7 +450,7 @@ static void few_values(const rv_few *f, const few_room *room, rv_dtype type, con
                        few_ahead *ahead)
 {
     few_ahead none;
-    none.bytes = 0;
+    none.bytes = none.far = 0;
     for (int r = 0, group; r < f->rows; r += group) {
         group = few_group(f->rows - r);
         few_values_group(type, group, room->o + r * room->columns, room->columns, room->s + r * RV_FEW_KEYS + j, values, stride, n,

@@ -144,17 +144,12 @@ static void hyp_sums(const double *x, int64_t x_stride, int rows, const rv_pair 
         }
 }
 
-/* Bytes that hyp_rows asks for ahead of its reading: the prefetchers alone give 34 GB/s from memory, 4 KiB 39, 8 KiB 44, 16 KiB
- * and more 51 (Zen 5, one thread, float rows of 128). */
-#define RV_HYP_AHEAD 16384
-
 /* sums[j] = |x_j - y_j|^2 and norms[j] = |y_j|^2 for `count` points where they lie: the form for few rows x, which come as
  * padded doubles, x_stride 0 for a single one. */
 static void hyp_rows(const double *x, int64_t x_stride, const void *points, int64_t stride, int count, int64_t dim, void *sums,
                      void *norms)
 {
-    /* rows past the last one are asked for too: a request for any address is harmless */
-    const uintptr_t ahead = (uintptr_t)(RV_HYP_AHEAD / ((stride < 0 ? -stride : stride) + 1) * stride + stride);
+    const uintptr_t ahead = fetch_ahead(stride);
     for (int j = 0; j < count; j++, x += x_stride) {
         const real *y = (const real *)((const char *)points + j * stride);
         vwide s = x_zero(), n = x_zero();

@@ -4,8 +4,9 @@ enum {
     RV_DOT_CHAIN = 32       /* products a lane sums in one chain; the error grows with dim / (RV_DOT_CHAIN * lanes) */
 };
 
-/* Sums of one row as few_dot4 and dots keep them: even and odd vectors apart, chains folded every RV_DOT_CHAIN vectors. */
-RV_INLINE vreal dot_lanes(const real *a, const real *b, int64_t n)
+/* Sums of one row as few_dot4 and dots keep them: even and odd vectors apart, chains folded every RV_DOT_CHAIN vectors. From afar, what
+ * lies `ahead` bytes from b's elements is asked for. */
+RV_INLINE vreal dot_lanes_of(const real *a, const real *b, int64_t n, const rv_reach reach, uintptr_t ahead)
 {
     vreal total = v_zero();
     int64_t i = 0;
@@ -13,8 +14,10 @@ RV_INLINE vreal dot_lanes(const real *a, const real *b, int64_t n)
         vreal s0 = v_zero(), s1 = v_zero();
         int64_t end = n - i < 2 * RV_DOT_CHAIN * RV_LANES ? n : i + 2 * RV_DOT_CHAIN * RV_LANES;
         for (; i + 2 * RV_LANES <= end; i += 2 * RV_LANES) {
-            s0 = v_fma(v_load(a + i), v_load(b + i), s0);
-            s1 = v_fma(v_load(a + i + RV_LANES), v_load(b + i + RV_LANES), s1);
+            for (size_t at = 0; reach >= RV_LAST_CACHE && at < 2 * RV_LANES * sizeof(real); at += 64)
+                RV_PREFETCH((const void *)((uintptr_t)(b + i) + ahead + at));
+            s0 = v_fma(v_load(a + i), reach == RV_MEMORY ? v_load_far(b + i) : v_load(b + i), s0);
+            s1 = v_fma(v_load(a + i + RV_LANES), reach == RV_MEMORY ? v_load_far(b + i + RV_LANES) : v_load(b + i + RV_LANES), s1);
         }
         if (i + RV_LANES <= end) {
             s0 = v_fma(v_load(a + i), v_load(b + i), s0);
@@ -29,18 +32,26 @@ RV_INLINE vreal dot_lanes(const real *a, const real *b, int64_t n)
     return total;
 }
 
+RV_INLINE vreal dot_lanes(const real *a, const real *b, int64_t n) { return dot_lanes_of(a, b, n, RV_NEAR, 0); }
+
 static double dot(const void *a, const void *b, int64_t n) { return v_sum(dot_lanes(a, b, n)); }
 
-/* Four rows share the query's loads; each row's sums are those of dot_lanes, to the bit. Past RV_DOTS_NEAR bytes the rows come
- * from memory, and one stream at a time keeps the prefetcher. */
-#define RV_DOTS_NEAR ((int64_t)1 << 19)
+RV_INLINE void dots_one_by_one(const real *q, const char *keys, int64_t stride, int64_t count, int64_t dim, const rv_reach reach,
+                               real *out)
+{
+    const uintptr_t ahead = fetch_ahead(stride);
+    for (int64_t i = 0; i < count; i++)
+        out[i] = v_sum(dot_lanes_of(q, (const real *)(keys + i * stride), dim, reach, ahead));
+}
 
-static void dots(const void *query, const void *keys, int64_t key_stride, int64_t count, int64_t dim, void *scores)
+/* Near rows share the query's loads, four at a time; each row's sums are those of dot_lanes, to the bit. From further away one
+ * stream at a time keeps the prefetcher. */
+static void dots(const void *query, const void *keys, int64_t key_stride, int64_t count, int64_t dim, rv_reach reach, void *scores)
 {
     const real *q = query;
     real *out = scores;
     int64_t i = 0;
-    if (count * dim * (int64_t)sizeof(real) <= RV_DOTS_NEAR && dim <= 2 * RV_DOT_CHAIN * RV_LANES)
+    if (reach == RV_NEAR && dim <= 2 * RV_DOT_CHAIN * RV_LANES)
         for (; i + 4 <= count; i += 4) {
             const real *k0 = (const real *)((const char *)keys + i * key_stride);
             const real *k1 = (const real *)((const char *)k0 + key_stride);
@@ -79,8 +90,13 @@ static void dots(const void *query, const void *keys, int64_t key_stride, int64_
             v_sum4(v_add(v_zero(), v_add(a0, b0)), v_add(v_zero(), v_add(a1, b1)), v_add(v_zero(), v_add(a2, b2)),
                    v_add(v_zero(), v_add(a3, b3)), out + i);
         }
-    for (; i < count; i++)
-        out[i] = v_sum(dot_lanes(q, (const real *)((const char *)keys + i * key_stride), dim));
+    keys = (const char *)keys + i * key_stride;
+    if (reach == RV_MEMORY)
+        dots_one_by_one(q, keys, key_stride, count - i, dim, RV_MEMORY, out + i);
+    else if (reach == RV_LAST_CACHE)
+        dots_one_by_one(q, keys, key_stride, count - i, dim, RV_LAST_CACHE, out + i);
+    else
+        dots_one_by_one(q, keys, key_stride, count - i, dim, RV_SECOND_CACHE, out + i);
 }
 
 #define RV_MAP_LOOP(f) \

@@ -41,6 +41,17 @@ RV_INLINE vreal v_iota(void)
 #endif
 }
 RV_INLINE vreal v_load(const real *p) { return OP(loadu)(p); }
+/* Every vector of a row that does not begin with a line crosses one, as those of NumPy's arrays do; of halves every other one. Zen 5,
+ * one thread: up to 40 % more from memory, 10 % from the last cache, but 20 % less from nearer ones. */
+#define RV_HAVE_LOAD_FAR 1
+RV_INLINE vreal v_load_far(const real *p)
+{
+#if RV_REAL_BITS == 32
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p)), _mm256_loadu_ps(p + 8), 1);
+#else
+    return _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_loadu_pd(p)), _mm256_loadu_pd(p + 4), 1);
+#endif
+}
 RV_INLINE void v_store(real *p, vreal x) { OP(storeu)(p, x); }
 RV_INLINE vreal v_load_tail(const real *p, int64_t n) { return OP(maskz_loadu)(m_first(n), p); }
 RV_INLINE void v_store_tail(real *p, vreal x, int64_t n) { OP(mask_storeu)(p, m_first(n), x); }

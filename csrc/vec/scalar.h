@@ -27,6 +27,7 @@
  *                           16-bit storage as uint16_t; narrowing rounds to nearest, ties to even, overflow to infinity,
  *                           NaN to a quiet NaN
  *   v_load_i8(p), v_load_i8_tail(p, n)      int8_t as numbers (float only)
+ *   v_load_far(p)           v_load for what lies in the last cache or memory, where RV_HAVE_LOAD_FAR
  *
  * For math.h alone:
  *   RV_LOOKUP_BITS          log2 of the entries of v_lookup's table; 0 where there is none
