@@ -24,6 +24,7 @@ from ruvector.bench import (
     compare,
     crew,
     fresh,
+    growth,
     machine,
     markdown,
     measure,
@@ -38,7 +39,7 @@ from ruvector.bench import (
     view,
     worker,
 )
-from ruvector.bench.results import OURS, Entry, Fresh, Measured, Run
+from ruvector.bench.results import OURS, Entry, Fresh, Growth, Measured, Run
 from support import DTYPES, TIME_FACTOR, check_python
 
 FOLDER = Path(peers.__file__).parent
@@ -83,11 +84,12 @@ def test_rows_are_well_formed():
         assert rows.SHORT[row.dtype] in row.name
         assert row.group in row.name
         assert row.bytes > 0
-        assert (row.operations > 0) == (row.kind != "softmax")
+        assert row.operations > 0 or row.kind == "softmax" or row.work is not None
+        assert row.reads or row.operations > 0 or row.kind == "softmax"
         for goal in (row.goal.best_for(1), row.goal.best_for(2), row.goal.torch):
             assert goal is None or goal >= 1
         assert row.goal.peak is None or 0 < row.goal.peak < 1
-        assert row.goal.torch is None or "torch" in row.peers
+        assert row.goal.torch is None or {"torch", "torch_geometric"} & set(row.peers)
         assert row.series[1] > 0
 
 
@@ -186,6 +188,9 @@ def small(kind, dtype="float32", **sizes):
         "softmax": {"rows": 20, "columns": 100},
         "dot": {"keys": 1, "dim": 100},
         "matvec": {"keys": 30, "dim": 100},
+        "distance": {"points": 7, "keys": 30, "dim": 20},
+        "graph": {"nodes": 50, "edges": 300},
+        "gating": {"tokens": 70, "experts": 9},
     }
     options = {"causal": sizes.pop("causal", False)}
     return rows.Row(f"small-{kind}", "small", kind, {**shapes[kind], **sizes}, dtype, options)
@@ -217,15 +222,29 @@ def test_attention_is_right_and_wrong_ones_are_caught(isa, dtype_name, causal):
         assert not problem.check(out, "half").right or what == "a tenth less", what
 
 
-@pytest.mark.parametrize("kind", ["softmax", "dot", "matvec"])
+@pytest.mark.parametrize("kind", ["softmax", "dot", "matvec", "distance", "graph", "gating"])
 def test_other_kinds_are_right_and_wrong_ones_are_caught(isa, kind):
     problem = problems.make(small(kind))
     call = problem.ours()
     right = call.read(call.run())
     assert problem.check(right, "bounded").right
     assert problem.check(right, "plain").right
-    for wrong in (np.zeros_like(right), right * np.float32(1.5), right * np.float32(np.nan)):
+    for wrong in (np.zeros_like(right), right * np.float32(1.5), right * np.float32(np.nan), right + np.float32(0.01)):
         assert not problem.check(wrong, "plain").right
+
+
+def test_one_point_is_as_good_as_many(isa):
+    problem = problems.make(small("distance", points=1))
+    assert problem.check(problem.ours().run(), "bounded").right
+
+
+def test_gating_by_the_wrong_experts_is_caught():
+    problem = problems.make(small("gating"))
+    indices, weights = ruvector.top_k_gating(problem.logits, 2)
+    assert problem.check(problem.both((indices, weights)), "plain").right
+    assert not problem.check(problem.both((indices[:, ::-1], weights)), "plain").right
+    assert not problem.check(problem.both((indices, weights[:, ::-1])), "plain").right
+    assert not problem.check(problem.both((ruvector.top_k_gating(problem.logits[::-1], 2)[0], weights)), "plain").right
 
 
 def test_tolerances_are_ordered_and_stated():
@@ -280,7 +299,8 @@ try:
 except (ImportError, peers.Unsupported) as missing:
     sys.exit(print("missing:", missing))
 for name in ("dense-f32-8x512x64", "causal-f32-8x512x64", "tiny-f32-1x10x64", "dense-f16-8x512x64", "softmax-f32-64x1024",
-             "dot-f32-768", "matvec-f32-100x64", "causal-f32-32/8x1024x128"):
+             "dot-f32-768", "matvec-f32-100x64", "causal-f32-32/8x1024x128", "poincare-f32-1000x1000x64",
+             "gat-f32-1000x5000", "gating-f32-512x64"):
     row = rows.by_name(name)
     if {peer!r} not in row.peers:
         continue
@@ -554,6 +574,12 @@ def synthetic(
         Fresh("usage-guide-scaled_dot-128-one-query", 1, 1e-4, 5e-6, 0, 10**6, 3000),
         Fresh("integration-plan-GAT-1000-nodes", 1, refused="it went wrong"),
     ]
+    sizes = [1000, 2000, 4000]
+    run.growth = [
+        Growth("scaled_dot", "O(n\u00b2)", sizes, [ours * (n / 1000) ** 2 for n in sizes]),
+        Growth("sliding_window", "O(n*w)", sizes, [ours * (n / 1000) ** 1.5 for n in sizes]),
+        Growth("gat", "O(E)", sizes, refused="no edges today"),
+    ]
     return run
 
 
@@ -561,6 +587,69 @@ def test_json_round_trip(tmp_path):
     run = synthetic()
     results.save(run, tmp_path / "a.json")
     assert results.load(tmp_path / "a.json") == run
+    content = json.loads((tmp_path / "a.json").read_text())
+    del content["growth"]  # which earlier versions did not measure
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    assert results.load(tmp_path / "b.json") == dataclasses.replace(run, growth=[])
+
+
+# Growth --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cost", "exponent"),
+    [
+        ("O(n\u00b2)", 2),
+        ("O(n\u00b2) memory-efficient", 2),
+        ("O(n*m)", 2),
+        ("O(n\u221an)", 1.5),
+        ("O(n*w)", 1),
+        ("O(n*k)", 1),
+        ("O(n)", 1),
+        ("O(E)", 1),
+    ],
+)
+def test_expected_exponents(cost, exponent):
+    assert growth.expected(cost) == exponent
+
+
+def test_every_type_has_an_expected_exponent_and_can_be_called():
+    names = growth.select()
+    assert names == [record.name for record in ruvector.attention_types() if record.family != "custom"]
+    assert growth.select(["growth-sliding"]) == ["sliding_window"]
+    assert growth.select(["dense-"]) == []
+    for name in names:
+        assert len(growth.sizes(name)) == 4
+        assert np.isfinite(np.asarray(growth.call(name, 128)())).all(), name
+
+
+def test_exponent_is_the_slope():
+    assert growth.exponent([10, 20, 40], [3e-3, 12e-3, 48e-3]) == pytest.approx(2)
+    assert growth.exponent([10, 100], [5.0, 5.0]) == pytest.approx(0)
+
+
+def test_growth_lines():
+    square, window, graph = view.growth_lines(synthetic())
+    assert square.exponent == pytest.approx(2)
+    assert (square.expected, square.missed) == (2, False)
+    assert window.exponent == pytest.approx(1.5)
+    assert (window.expected, window.missed) == (1, True)
+    assert (graph.exponent, graph.missed) == (None, False)
+    assert "sliding_window: exponent 1.50 of 1" in view.missed(synthetic())
+    text = markdown.page(synthetic())
+    assert "## growth with n" in text
+    assert "no edges today" in text
+    assert "Growth with n" in page.page(synthetic())
+
+
+def test_growth_of_runs_is_that_of_the_best_times():
+    a, b = synthetic(), synthetic(date="2026-02-01T00:00:00+00:00")
+    a.growth[0].times[0] /= 2
+    b.growth[0].times[1] /= 2
+    b.growth[2].refused, b.growth[2].times = None, [1.0, 2.0, 4.0]
+    merged = results.merge([a, b]).growth
+    assert merged[0].times == [a.growth[0].times[0], b.growth[0].times[1], a.growth[0].times[2]]
+    assert merged[2].times == [1.0, 2.0, 4.0]
 
 
 @pytest.mark.parametrize(
@@ -655,7 +744,7 @@ def test_scaling_has_goals_for_long_products_and_for_tiny_calls():
     run.rows[1].entries[0].best *= 1.2
     (missed,) = [s for s in view.scaling(run) if s.missed]
     assert missed.ratio == pytest.approx(2 / 1.2)
-    assert "with 2 threads" in view.missed(run)[-3]
+    assert sum("with 2 threads" in text for text in view.missed(run)) == 1
     for measured in run.rows:
         measured.entries[0].best = 5e-5 * measured.threads  # two threads take twice as long
     assert {(s.goal, s.missed) for s in view.scaling(run)} == {(rows.TINY_THREADS, True)}

@@ -125,3 +125,45 @@ def dots(query: NDArray[Any], keys: NDArray[Any]) -> Exact:
     size = np.abs(k) @ np.abs(q)
     bound = (math.ceil(query.size / 16) + 5) * unit(query.dtype) * share(query.dtype) * size + smallest(query.dtype)
     return Exact(k @ q, bound, storage_unit(query.dtype) * size if is_half(query.dtype) else 0.0, size)
+
+
+def poincare(a: NDArray[Any], b: NDArray[Any]) -> Exact:
+    """Distances of pairs of points (n, d) in the ball of curvature -1; the bound is 2 units in the last place."""
+    x, y = wide(a), wide(b)
+    gaps = (1 - (x * x).sum(-1)) * (1 - (y * y).sum(-1))
+    distance = 2 * np.arcsinh(np.sqrt(((x - y) ** 2).sum(-1) / gaps))
+    bound = 4 * unit(a.dtype) * share(a.dtype) * distance + smallest(a.dtype)
+    return Exact(distance, bound, storage_unit(a.dtype) * distance if is_half(a.dtype) else 0.0, distance)
+
+
+def gat_rows(
+    x: NDArray[Any], edge_index: NDArray[Any], w: NDArray[Any], a_src: NDArray[Any], a_dst: NDArray[Any], rows: ArrayLike
+) -> Exact:
+    """A GAT layer at some nodes, heads side by side; x (N, in), w (H, in, out), a_src and a_dst (H, out), slope 0.2.
+
+    With A = |x| |w|, the projection is off by p = (ceil(in / 16) + 5) u A, which reaches the result directly and through the
+    logits; the rest is attention's u max|h| (8 + 4 kappa), kappa the size of the logits' terms.
+    """
+    u = unit(x.dtype) * share(x.dtype)
+    heads, features, width = w.shape
+    rounding = (math.ceil(features / 16) + 5) * u
+    outs, bounds, peaks = [], [], []
+    weights, sizes = wide(w), np.abs(wide(w))
+    for row in np.asarray(rows):
+        sources = edge_index[0][edge_index[1] == row]
+        nodes = wide(x[np.append(sources, row)])
+        h, room = np.einsum("ni,hio->hno", nodes, weights), np.einsum("ni,hio->hno", np.abs(nodes), sizes)
+        ends = [(h * a[:, None]).sum(-1) for a in (wide(a_src), wide(a_dst))]
+        terms = [(room * np.abs(a)[:, None]).sum(-1) for a in (wide(a_src), wide(a_dst))]
+        logits = ends[0][:, :-1] + ends[1][:, -1:]
+        logits = np.where(logits > 0, logits, 0.2 * logits)
+        kappa = (terms[0][:, :-1] + terms[1][:, -1:]).max(-1, initial=0)
+        p = np.exp(logits - logits.max(-1, keepdims=True, initial=-np.inf))
+        values = h[:, :-1]
+        peak = np.abs(values).max(1, initial=0)
+        outs.append((p[:, None] @ values)[:, 0] / np.maximum(p.sum(-1), np.finfo(float).tiny)[:, None])
+        most = rounding * room[:, :-1].max(1, initial=0)
+        bounds.append(most + peak * ((8 + 4 * kappa) * u + 2 * rounding * kappa)[:, None] + smallest(x.dtype))
+        peaks.append(peak)
+    shape = (len(outs), heads * width)
+    return Exact(*(np.stack(a).reshape(shape) for a in (outs, bounds)), 0.0, np.stack(peaks).reshape(shape))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import ruvector
-from ruvector.bench import compare, markdown, measure, page, peaks, results, rows, sources, tables, view
+from ruvector.bench import compare, growth, markdown, measure, page, peaks, results, rows, sources, tables, view
 from ruvector.bench.results import BadResult, Run
 
 __all__ = ["BadOption", "BadResult", "bench"]
@@ -67,23 +67,25 @@ def _isas(names: Sequence[str] | None) -> list[str]:
     return [name for name in usable if name in chosen]  # best first: its column is what goals are for
 
 
-def _select(options: argparse.Namespace) -> tuple[list[rows.Row], list[sources.Claim]]:
-    """Rows and calls in fresh processes that the options ask for."""
+def _select(options: argparse.Namespace) -> tuple[list[rows.Row], list[sources.Claim], list[str]]:
+    """Rows, calls in fresh processes, and types whose growth is measured, that the options ask for."""
     if options.sources:
-        return [], sources.select(own=False, sources=True)
+        return [], sources.select(own=False, sources=True), []
     selected = rows.select(options.filter, quick=options.quick)
     claims = [] if options.quick else sources.select(own=True, sources=True)
     if options.filter:
         claims = [claim for claim in claims if any(text in claim.name for text in options.filter)]
-    if not selected and not claims:
+    types = [] if options.quick else growth.select(options.filter or ())
+    if not selected and not claims and not types:
         raise BadOption(f"no row's name holds {' or '.join(map(repr, options.filter))}; --list shows them")
-    return selected, claims
+    return selected, claims, types
 
 
 def _list(options: argparse.Namespace) -> None:
-    selected, claims = _select(options)
+    selected, claims, types = _select(options)
     listed = [[r.name, "1" if r.one_thread else "1, all", view.goals(r, 1), ", ".join(r.peers)] for r in selected]
     listed += [[c.name, "all" if c.all_threads else "1", "-", ""] for c in claims]
+    listed += [[growth.PREFIX + name, "1", f"exponent {growth.expected(growth.complexity(name)):g}", ""] for name in types]
     tables.show("rows", ("row", "threads", "goal", "other libraries"), listed)
 
 
@@ -120,7 +122,7 @@ def bench(options: argparse.Namespace, progress: Callable[[int, int], None], not
 
 
 def _measure(options: argparse.Namespace, progress: Callable[[int, int], None], note: Callable[[str], None]) -> Run:
-    selected, claims = _select(options)
+    selected, claims, types = _select(options)
     isas = _isas(options.isa)
     threads = sorted(set(options.threads or (1, ruvector.get_num_threads())))
     default = measure.QUICK_SECONDS if options.quick else measure.SECONDS
@@ -130,6 +132,7 @@ def _measure(options: argparse.Namespace, progress: Callable[[int, int], None], 
         isas,
         seconds=options.seconds or default,
         claims=claims,
+        types=types,
         quick=options.quick,
         progress=progress,
         note=note,

@@ -95,6 +95,12 @@ def page(run: Run) -> str:
             "sources, which do not say on what they were measured."
         )
         parts += ["## calls in fresh processes", text, table(*tables.fresh(run))]
+    if run.growth:
+        text = (
+            "Times of every attention type on one thread at growing lengths, and the exponent of the line through their "
+            f"logarithms; it may lie {rows.GROWTH:g} above that of the type's record."
+        )
+        parts += ["## growth with n", text, table(*tables.growth(run))]
     missed = view.missed(run)
     parts += [f"## goals missed: {len(missed)}", "\n".join(f"- {text}" for text in missed) or "None."]
     notes = tables.notes(run)

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ruvector.bench import crew, machine, peaks, rows, sources
-from ruvector.bench.results import Entry, Measured, Run
+from ruvector.bench import crew, growth, machine, peaks, rows, sources
+from ruvector.bench.results import Entry, Growth, Measured, Run
 
 ROUNDS = 3  # blocks that a participant's time is cut into, each behind one of everybody else's
 SETTLE = 0.003  # seconds between blocks of several threads: those of other libraries spin for a while
@@ -63,6 +63,16 @@ def measure_row(
     return Measured(row.name, threads, row.operations, row.bytes, row.reads, row.dtype, entries)
 
 
+def _grow(name: str, member: crew.Member) -> Growth:
+    growing = Growth(name, growth.complexity(name), growth.sizes(name))
+    try:
+        member.revive()
+        growing.times = member.ask(do="grow", name=name)["times"]
+    except crew.Refused as reason:
+        growing.refused = str(reason)
+    return growing
+
+
 def run(
     selected: Sequence[rows.Row],
     threads: Sequence[int],
@@ -70,6 +80,7 @@ def run(
     *,
     seconds: float = SECONDS,
     claims: Sequence[sources.Claim] = (),
+    types: Sequence[str] = (),
     quick: bool = False,
     progress: Progress | None = None,
     note: Callable[[str], None] = lambda text: None,
@@ -87,6 +98,8 @@ def run(
         Time of each participant of a row.
     claims : sequence of Claim
         Calls to make in fresh processes.
+    types : sequence of str
+        Attention types whose growth is measured, on one thread.
     quick : bool
         Measure the peaks shortly.
     progress : callable, optional
@@ -103,7 +116,7 @@ def run(
     found = Run(date, here, {"threads": list(threads), "isas": list(isas), "seconds": seconds})
     update = progress or (lambda done, total: None)
     work = {count: [r for r in selected if count == threads[0] or not r.one_thread] for count in threads}
-    total, done = sum(map(len, work.values())) + len(claims) + 2, 0
+    total, done = sum(map(len, work.values())) + len(claims) + len(types) + 2, 0
     peak_seconds = 0.03 if quick else 0.15
     first = peaks.measure(isas, threads, here["caches"], peak_seconds)
     update(done := done + 1, total)
@@ -121,6 +134,11 @@ def run(
     for claim in claims:
         found.fresh.append(sources.measure(claim, max(threads) if claim.all_threads else 1))
         update(done := done + 1, total)
+    if types:
+        with crew.hire(["ruvector"], 1) as (members, _, _):
+            for name in types:
+                found.growth.append(_grow(name, members["ruvector"]))
+                update(done := done + 1, total)
     # a neighbour that was busy at the start may have gone: the peaks are those of the whole run
     found.peaks = peaks.join(first, peaks.measure(isas, threads, here["caches"], peak_seconds))
     update(done + 1, total)

@@ -173,6 +173,7 @@ def page(run: Run) -> str:
     for heading, content in (
         ("Threads", tables.scaling(run)),
         ("Calls in fresh processes", tables.fresh(run)),
+        ("Growth with n", tables.growth(run)),
         ("Limits of the machine", tables.peaks(run)),
     ):
         if content[1]:

@@ -248,12 +248,107 @@ class Dot(Matvec):
         return Call(partial(ruvector.dot, self.query, self.vector), precision="bounded")
 
 
+class Distance(Problem):
+    """Distances of points in the Poincare ball of curvature -1, at radii up to 0.9: one point with n, or m with n."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        s = row.sizes
+        self.terms = s["dim"]
+        self.points, self.keys = self._inside(s["points"], self.terms), self._inside(s["keys"], self.terms)
+        self.pairs = self.rng.integers(0, (s["points"], s["keys"]), (50 * SAMPLES, 2))
+
+    def _inside(self, count: int, dim: int) -> Array:
+        x = self.normal(count, dim)
+        radius = self.rng.uniform(0.1, 0.9, (count, 1)).astype(x.dtype)
+        return x * (radius / np.linalg.norm(x, axis=-1, keepdims=True))
+
+    def ours(self) -> Call:
+        if len(self.points) == 1:
+            return Call(partial(ruvector.hyperbolic_distance, self.points[0], self.keys), precision="bounded")
+        return Call(partial(ruvector.hyperbolic_cdist, self.points, self.keys), precision="bounded")
+
+    def truth(self) -> exact.Exact:
+        return exact.poincare(self.points[self.pairs[:, 0]], self.keys[self.pairs[:, 1]])
+
+    def sample(self, out: Array) -> Array:
+        return out.reshape(len(self.points), len(self.keys))[self.pairs[:, 0], self.pairs[:, 1]]
+
+
+class Graph(Problem):
+    """A GAT layer on a random graph whose edges come as a list; 64 features, 4 heads of width 16."""
+
+    HEADS, FEATURES, WIDTH = 4, 64, 16
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        nodes, edges = row.sizes["nodes"], row.sizes["edges"]
+        self.terms = self.FEATURES
+        self.x = self.normal(nodes, self.FEATURES)
+        self.w = self.normal(self.HEADS, self.FEATURES, self.WIDTH, scale=1 / 8)
+        self.a_src, self.a_dst = self.normal(2, self.HEADS, self.WIDTH, scale=1 / 4)
+        self.edge_index = self.rng.integers(0, nodes, (2, edges))
+        self.rows = np.unique(self.rng.integers(0, nodes, SAMPLES))
+
+    @property
+    def matrix(self) -> Array:
+        """All heads' projections, (features, heads * width)."""
+        return self.w.transpose(1, 0, 2).reshape(self.FEATURES, -1)
+
+    def ours(self) -> Call:
+        attend = partial(ruvector.gat, self.x, self.edge_index, self.w, self.a_src, self.a_dst)
+        return Call(attend, precision="bounded")
+
+    def truth(self) -> exact.Exact:
+        return exact.gat_rows(self.x, self.edge_index, self.w, self.a_src, self.a_dst, self.rows)
+
+    def sample(self, out: Array) -> Array:
+        return out.reshape(len(self.x), -1)[self.rows]
+
+
+class Gating(Problem):
+    """The two largest logits of every token, in order, and their softmax."""
+
+    TOP = 2
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.terms = self.TOP
+        self.logits = self.normal(row.sizes["tokens"], row.sizes["experts"])
+        self.rows = np.unique(self.rng.integers(0, len(self.logits), 50 * SAMPLES))
+
+    def ours(self) -> Call:
+        return Call(partial(ruvector.top_k_gating, self.logits, self.TOP), self.both, precision="bounded")
+
+    def both(self, out: Any) -> Array:
+        """(indices, weights) as the logits chosen and their weights, side by side."""
+        indices, weights = (np.asarray(x) for x in out)
+        return np.concatenate([np.take_along_axis(self.logits, indices, -1), weights], -1)
+
+    def truth(self) -> exact.Exact:
+        chosen = -np.sort(-self.logits[self.rows])[:, : self.TOP]
+        weights = exact.softmax_rows(chosen)
+        same = np.full(chosen.shape, exact.smallest(self.dtype))  # the largest themselves, not one like them
+        return exact.Exact(
+            np.concatenate([exact.wide(chosen), weights.value], -1),
+            np.concatenate([same, weights.arithmetic], -1),
+            0.0,
+            np.concatenate([0 * same, weights.peak], -1),
+        )
+
+    def sample(self, out: Array) -> Array:
+        return out[self.rows]
+
+
 KINDS: dict[str, type[Problem]] = {
     "attention": Attention,
     "cache": Cache,
     "softmax": Softmax,
     "dot": Dot,
     "matvec": Matvec,
+    "distance": Distance,
+    "graph": Graph,
+    "gating": Gating,
 }
 
 

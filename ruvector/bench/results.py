@@ -95,6 +95,17 @@ class Fresh:
 
 
 @dataclass
+class Growth:
+    """Times of an attention type at growing lengths: see `growth`."""
+
+    name: str
+    complexity: str
+    sizes: list[int]
+    times: list[float] = field(default_factory=list)
+    refused: str | None = None
+
+
+@dataclass
 class Run:
     """All that one run has found."""
 
@@ -106,6 +117,7 @@ class Run:
     peaks: list[peaks.Peak] = field(default_factory=list)
     rows: list[Measured] = field(default_factory=list)
     fresh: list[Fresh] = field(default_factory=list)
+    growth: list[Growth] = field(default_factory=list)
     dates: list[str] = field(default_factory=list)  # of the runs that were put together
 
     @property
@@ -149,7 +161,8 @@ def load(path: str | Path) -> Run:
         rows = [Measured(**{**m, "entries": [Entry(**e) for e in m["entries"]]}) for m in content.pop("rows")]
         roofs = [peaks.Peak(**p) for p in content.pop("peaks")]
         fresh = [Fresh(**f) for f in content.pop("fresh")]
-        return Run(**content, rows=rows, peaks=roofs, fresh=fresh)
+        growth = [Growth(**g) for g in content.pop("growth", [])]
+        return Run(**content, rows=rows, peaks=roofs, fresh=fresh, growth=growth)
     except (KeyError, TypeError) as error:
         raise BadResult(f"{path} does not have the fields of format {FORMAT}: {error}") from error
 
@@ -190,7 +203,15 @@ def merge(runs: Sequence[Run]) -> Run:
         merged.fresh.append(
             _merge_fresh([f for run in runs for f in run.fresh if (f.name, f.threads) == (name, threads)])
         )
+    for name in dict.fromkeys(g.name for run in runs for g in run.growth):
+        merged.growth.append(_merge_growth([g for run in runs for g in run.growth if g.name == name]))
     return merged
+
+
+def _merge_growth(found: Sequence[Growth]) -> Growth:
+    """The best time of each length."""
+    timed = [g for g in found if g.times and g.sizes == found[-1].sizes]
+    return replace(timed[0], times=[min(times) for times in zip(*(g.times for g in timed), strict=True)]) if timed else found[0]
 
 
 def _least(values: Iterable[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,9 @@ SOFTMAX_PEERS = ("numpy", "torch", "onnxruntime", "openvino", "jax", "numba")
 DOT_PEERS = ("numpy", "torch", "simsimd", "numkong", "numba")
 MATVEC_PEERS = ("numpy", "torch", "simsimd", "numkong", "faiss", "jax", "numba")
 CACHE_PEERS = ("numpy", "torch", "zentorch", "onnxruntime")
+DISTANCE_PEERS = ("numpy", "torch", "geoopt", "jax", "numba")
+GRAPH_PEERS = ("numpy", "torch_geometric", "jax")
+GATING_PEERS = ("numpy", "torch", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Goal:
     best : float or (float, float), optional
         Time of the best peer over ours; a pair for one thread and for several.
     torch : float, optional
-        The same against PyTorch alone.
+        The same against PyTorch alone or, where that has no such function, PyTorch Geometric.
     peak : float, optional
         Least part of what the machine can do, of each ISA's own peak.
     """
@@ -52,16 +56,19 @@ class Row:
     one_thread: bool = False  # too little work for a second one
     quick: bool = False  # part of --quick
     needs: str | None = None  # a public name without which the row does not exist
+    work: tuple[float, float] | None = None  # operations (0: reading is the work) and bytes that `sizes` do not tell
 
     @property
     def reads(self) -> bool:
         """Whether reading the data is the work, not arithmetic on it."""
-        return self.sizes.get("length", 1) == 1
+        return self.sizes.get("length", 1) == 1 if self.work is None else not self.work[0]
 
     @property
     def operations(self) -> float:
         """Floating-point operations of the products, those of masked-out pairs not counted; 0 for softmax, which has none."""
         s = self.sizes
+        if self.work is not None:
+            return self.work[0]
         if self.kind == "softmax":
             return 0.0
         if self.kind in ("dot", "matvec"):
@@ -75,6 +82,8 @@ class Row:
     def bytes(self) -> float:
         """Bytes that must be read or written at least once."""
         s, item = self.sizes, {"float64": 8, "float32": 4}.get(self.dtype, 2)
+        if self.work is not None:
+            return self.work[1]
         if self.kind in ("attention", "cache"):
             return item * s["dim"] * (2 * s["key_heads"] * s["keys"] + 2 * s["heads"] * s["length"])
         if self.kind == "softmax":
@@ -85,8 +94,8 @@ class Row:
     def series(self) -> tuple[str, float]:
         """The curve that the row is a point of, and where on it."""
         s = self.sizes
-        if self.kind == "softmax":
-            return f"{self.group} {SHORT[self.dtype]}", s["rows"] * s["columns"]
+        if self.kind in ("softmax", "graph", "gating"):
+            return f"{self.group} {SHORT[self.dtype]}", float(math.prod(s.values()))
         grouped = f" {s['heads']}/{s['key_heads']} heads" if s.get("heads", 1) != s.get("key_heads", 1) else ""
         return f"{self.group} {SHORT[self.dtype]}{grouped} d={s['dim']}", s["keys"]
 
@@ -238,7 +247,62 @@ def _dots() -> Iterable[Row]:
             )
 
 
-ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_tiny(), *_softmax(), *_dots())
+def _distances() -> Iterable[Row]:
+    """Points of the Poincare ball: one with many, and all pairs."""
+    for points, keys, dim, goal in ((1, 100_000, 128, Goal(1.6, 15.0)), (1000, 1000, 64, Goal(1.7, 8.0))):
+        yield Row(
+            name=f"poincare-f32-{points}x{keys}x{dim}",
+            group="poincare",
+            kind="distance",
+            sizes={"points": points, "keys": keys, "dim": dim},
+            goal=goal,
+            peers=DISTANCE_PEERS,
+            needs="hyperbolic_distance",
+            # the products that pairs are expanded into
+            work=(2.0 * points * keys * dim if points > 1 else 0.0, 4.0 * dim * (keys + points) + 4.0 * points * keys),
+        )
+
+
+def _graphs() -> Iterable[Row]:
+    """A GAT layer, the projection and the sorting of edges included: 64 features, 4 heads of width 16."""
+    for nodes, edges, goal in ((1000, 5000, Goal(3.0, 7.0)), (100_000, 1_000_000, Goal(9.0, 13.0))):
+        yield Row(
+            name=f"gat-f32-{nodes}x{edges}",
+            group="gat",
+            kind="graph",
+            sizes={"nodes": nodes, "edges": edges},
+            goal=goal,
+            peers=GRAPH_PEERS,
+            needs="gat",
+            # features, the list of edges, a source row of 64 for each, results
+            work=(0.0, 4.0 * 64 * nodes + 16.0 * edges + 4.0 * 64 * edges + 4.0 * 64 * nodes),
+        )
+
+
+def _gating() -> Iterable[Row]:
+    """The two best experts of every token and their weights."""
+    goals = {
+        (512, 8): Goal(8.0, 15.0),
+        (512, 64): Goal(6.0, 11.0),
+        (512, 256): Goal(5.0, 11.0),
+        (65536, 8): Goal(15.0, 30.0),
+        (65536, 64): Goal(6.0, 15.0),
+        (65536, 256): Goal(5.0, 8.0),
+    }
+    for (tokens, experts), goal in goals.items():
+        yield Row(
+            name=f"gating-f32-{tokens}x{experts}",
+            group="gating",
+            kind="gating",
+            sizes={"tokens": tokens, "experts": experts},
+            goal=goal,
+            peers=GATING_PEERS,
+            needs="top_k_gating",
+            work=(0.0, 4.0 * tokens * experts + 2 * 12.0 * tokens),
+        )
+
+
+ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_tiny(), *_softmax(), *_dots(), *_distances(), *_graphs(), *_gating())
 
 # Goals that belong to no single row.
 TWO_THREADS = 1.9  # one thread's time over that of two, where one thread takes 20 ms or more over products
@@ -248,6 +312,7 @@ TINY_BELOW = 1e-4
 OTHER_ISA_PEAK = (
     0.8  # part of its own peak that an ISA reaches which is not the best one here, in rows with a goal for the peak
 )
+GROWTH = 0.15  # what the fitted exponent of a type's cost may lie above that of its record
 FIRST_CALL = 2.0  # time of a fresh process's first call over the steady one
 EXTRA_BYTES_A_THREAD = 1 << 20  # memory beyond inputs and outputs
 

@@ -121,6 +121,22 @@ def fresh(run: Run) -> tuple[list[str], list[list[str]]]:
     return headers, cells
 
 
+def growth(run: Run) -> tuple[list[str], list[list[str]]]:
+    """What the time of each type grows as."""
+    return ["type", "cost", "n", "times", "exponent", "expected", ""], [
+        [
+            x.growth.name,
+            x.growth.complexity,
+            f"{x.growth.sizes[0]} - {x.growth.sizes[-1]}",
+            ", ".join(map(view.duration, x.growth.times)),
+            "-" if x.exponent is None else f"{x.exponent:.2f}",
+            f"{x.expected:g}",
+            x.growth.refused or (f"{x.exponent - x.expected:.2f} above" if x.missed and x.exponent is not None else ""),
+        ]
+        for x in view.growth_lines(run)
+    ]
+
+
 def notes(run: Run) -> list[str]:
     """Libraries that are missing, and what was refused or wrong in which rows."""
     texts = [f"{name}: {why}" for name, why in run.missing.items()]
@@ -140,7 +156,7 @@ def report(run: Run) -> None:
     show(f"limits of {run.machine['cpu']}", *peaks(run))
     for group, some in view.by_group(view.lines(run)).items():
         show(f"{group}: best time, rate, part of the limit; times of others over ours", *speed(run, some))
-    for title, table in (("threads", scaling(run)), ("fresh processes", fresh(run))):
+    for title, table in (("threads", scaling(run)), ("fresh processes", fresh(run)), ("growth with n", growth(run))):
         if table[1]:
             show(title, *table)
     for text in notes(run):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ruvector.bench import peaks, rows, sources
-from ruvector.bench.results import OURS, Entry, Fresh, Measured, Run
+from ruvector.bench import growth, peaks, rows, sources
+from ruvector.bench.results import OURS, Entry, Fresh, Growth, Measured, Run
 
 
 @dataclass
@@ -103,7 +103,7 @@ def line(run: Run, measured: Measured) -> Line:
         cell.rate = rate_of(measured, cell.entry.best)
         roof = peaks.find(run.peaks, limit, isa, measured.threads)
         cell.part = cell.rate / roof if roof else None
-        others = {name: measured.library(name) for name in ("numpy", "torch")}
+        others = {"numpy": measured.library("numpy"), "torch": measured.library("torch") or measured.library("torch_geometric")}
         for who, other in {"best": best, **others}.items():
             if other and other.best:
                 cell.versus[who] = other.best / cell.entry.best
@@ -187,10 +187,37 @@ def fresh_lines(run: Run) -> list[FreshLine]:
     return found
 
 
+@dataclass
+class GrowthLine:
+    """An attention type's cost beside what its record says."""
+
+    growth: Growth
+    exponent: float | None
+    expected: float
+
+    @property
+    def missed(self) -> bool:
+        """Whether it grows faster than it should."""
+        return self.exponent is not None and self.exponent > self.expected + rows.GROWTH
+
+
+def growth_lines(run: Run) -> list[GrowthLine]:
+    """All types that were measured."""
+    return [
+        GrowthLine(g, growth.exponent(g.sizes, g.times) if g.times else None, growth.expected(g.complexity))
+        for g in run.growth
+    ]
+
+
 def missed(run: Run) -> list[str]:
     """Every goal that this run misses, with its row."""
     texts = [f"{x.name}, {plural(x.threads)}: {text}" for x in lines(run) for text in x.misses]
     texts += [f"{s.name}: {s.ratio:.2f}x of {s.goal}x with {s.threads} threads" for s in scaling(run) if s.missed]
+    texts += [
+        f"{g.growth.name}: exponent {g.exponent:.2f} of {g.expected:g}"
+        for g in growth_lines(run)
+        if g.missed and g.exponent is not None
+    ]
     return texts + [f"{f.fresh.name}: {f.missed}" for f in fresh_lines(run) if f.missed]
 
 

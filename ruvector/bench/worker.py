@@ -70,6 +70,12 @@ class Worker:
             checks[label] = {"error": check.error, "share": check.share, "precision": call.precision}
         return checks
 
+    def grow(self, name: str) -> dict[str, list[float]]:
+        """Times of an attention type at growing lengths."""
+        from ruvector.bench import growth
+
+        return {"times": growth.measure(name)}
+
     def time(self, label: str, seconds: float) -> dict[str, list[float]]:
         """Call for `seconds`, at least once; short calls are repeated inside one reading of the clock."""
         call, clock = self.calls[label], time.perf_counter

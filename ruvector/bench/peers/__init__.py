@@ -10,12 +10,37 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ruvector.bench.problems import Attention, Cache, Call, Dot, Matvec, Problem, Softmax, Unsupported
+from ruvector.bench.problems import (
+    Attention,
+    Cache,
+    Call,
+    Distance,
+    Dot,
+    Gating,
+    Graph,
+    Matvec,
+    Problem,
+    Softmax,
+    Unsupported,
+)
 
 __all__ = ["NAMES", "Peer", "Unsupported", "environment", "load"]
 
 # Order of the columns. Each is a module of this package with a class `Adapter`.
-NAMES = ("numpy", "torch", "zentorch", "onnxruntime", "openvino", "jax", "numba", "simsimd", "numkong", "faiss")
+NAMES = (
+    "numpy",
+    "torch",
+    "zentorch",
+    "onnxruntime",
+    "openvino",
+    "jax",
+    "numba",
+    "simsimd",
+    "numkong",
+    "faiss",
+    "torch_geometric",
+    "geoopt",
+)
 
 
 class Peer:
@@ -50,6 +75,18 @@ class Peer:
 
     def dot(self, problem: Dot) -> dict[str, Call]:
         """Two vectors."""
+        raise Unsupported("not one of its functions")
+
+    def distance(self, problem: Distance) -> dict[str, Call]:
+        """Distances in the Poincare ball."""
+        raise Unsupported("not one of its functions")
+
+    def graph(self, problem: Graph) -> dict[str, Call]:
+        """A layer of graph attention on a list of edges."""
+        raise Unsupported("not one of its functions")
+
+    def gating(self, problem: Gating) -> dict[str, Call]:
+        """The two best experts of every token and their weights."""
         raise Unsupported("not one of its functions")
 
     def calls(self, problem: Problem) -> dict[str, Call]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ruvector.bench.peers import Peer
-from ruvector.bench.problems import Array, Attention, Call, Matvec, Softmax, Unsupported
+from ruvector.bench.problems import Array, Attention, Call, Distance, Graph, Matvec, Softmax, Unsupported
 
 
 def _restrict(threads: int) -> None:
@@ -65,3 +65,32 @@ class Adapter(Peer):
 
     def matvec(self, problem: Matvec) -> dict[str, Call]:
         return {"jax": self._jitted(lambda q, k: k @ q, problem.query, problem.matrix)}
+
+    def distance(self, problem: Distance) -> dict[str, Call]:
+        np_ = self.jax.numpy
+
+        def one(point: Any, keys: Any) -> Any:
+            gaps = (1 - (point * point).sum()) * (1 - (keys * keys).sum(-1))
+            return np_.arccosh(1 + 2 * ((keys - point) ** 2).sum(-1) / gaps)
+
+        def many(points: Any, keys: Any) -> Any:
+            a, b = (points * points).sum(-1), (keys * keys).sum(-1)
+            squares = np_.maximum(a[:, None] + b - 2 * (points @ keys.T), 0)
+            return np_.arccosh(1 + 2 * squares / ((1 - a)[:, None] * (1 - b)))
+
+        if len(problem.points) == 1:
+            return {"jax": self._jitted(one, problem.points[0], problem.keys)}
+        return {"jax": self._jitted(many, problem.points, problem.keys)}
+
+    def graph(self, problem: Graph) -> dict[str, Call]:
+        jax, nodes = self.jax, len(problem.x)
+
+        def attend(x: Any, source: Any, target: Any, w: Any, a_src: Any, a_dst: Any) -> Any:
+            h = (x @ w).reshape(-1, problem.HEADS, problem.WIDTH)
+            logits = jax.nn.leaky_relu((h * a_src).sum(-1)[source] + (h * a_dst).sum(-1)[target], 0.2)
+            p = jax.numpy.exp(logits - jax.ops.segment_max(logits, target, nodes)[target])
+            p = p / jax.ops.segment_sum(p, target, nodes)[target]
+            return jax.ops.segment_sum(h[source] * p[..., None], target, nodes).reshape(nodes, -1)
+
+        edges = problem.edge_index.astype(np.int32)
+        return {"jax": self._jitted(attend, problem.x, *edges, problem.matrix, problem.a_src, problem.a_dst)}

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from ruvector.bench.peers import Peer
-from ruvector.bench.problems import Array, Call, Dot, Matvec, Softmax
+from ruvector.bench.problems import Array, Call, Distance, Dot, Matvec, Softmax
 
 
 @numba.njit(fastmath=True)
@@ -44,6 +44,24 @@ def _softmax(x: Array) -> Array:
     return out
 
 
+@numba.njit(fastmath=True, parallel=True)
+def _distances(points: Array, keys: Array) -> Array:
+    out = np.empty((points.shape[0], keys.shape[0]), keys.dtype)
+    one = np.float32(1)
+    gaps = np.empty(points.shape[0], keys.dtype)
+    for i in range(points.shape[0]):
+        gaps[i] = one - _dot(points[i], points[i])
+    for j in numba.prange(keys.shape[0]):
+        gap = one - _dot(keys[j], keys[j])
+        for i in range(points.shape[0]):
+            total = np.float32(0)
+            for k in range(keys.shape[1]):
+                step = points[i, k] - keys[j, k]
+                total += step * step
+            out[i, j] = math.acosh(one + np.float32(2) * total / (gaps[i] * gap))
+    return out
+
+
 class Adapter(Peer):
     """numba."""
 
@@ -63,3 +81,6 @@ class Adapter(Peer):
 
     def dot(self, problem: Dot) -> dict[str, Call]:
         return {"numba": Call(partial(_dot, problem.query, problem.vector))}
+
+    def distance(self, problem: Distance) -> dict[str, Call]:
+        return {"numba": Call(partial(_distances, problem.points, problem.keys))}

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 
 from ruvector.bench.peers import Peer
-from ruvector.bench.problems import Array, Attention, Cache, Call, Dot, Matvec, Softmax, Unsupported
+from ruvector.bench.problems import (
+    Array,
+    Attention,
+    Cache,
+    Call,
+    Distance,
+    Dot,
+    Gating,
+    Graph,
+    Matvec,
+    Softmax,
+    Unsupported,
+)
 
 
 def _softmax(x: Array) -> Array:
@@ -38,6 +50,43 @@ def _by_head(query: Array, key: Array, value: Array, bias: Array | None) -> Arra
     return np.stack(
         [_attend(query[:, h], key[:, h // group], value[:, h // group], bias) for h in range(query.shape[1])], 1
     )
+
+
+def _one_distance(point: Array, keys: Array) -> Array:
+    gaps = (1 - point @ point) * (1 - np.einsum("ij,ij->i", keys, keys))
+    step = keys - point
+    return np.arccosh(1 + 2 * np.einsum("ij,ij->i", step, step) / gaps)
+
+
+def _distances(points: Array, keys: Array) -> Array:
+    """Squares of differences expanded into products."""
+    a, b = (np.einsum("ij,ij->i", x, x) for x in (points, keys))
+    squares = np.maximum(a[:, None] + b - 2 * (points @ keys.T), 0)
+    return np.arccosh(1 + 2 * squares / np.outer(1 - a, 1 - b))
+
+
+def _gat(problem: Graph) -> Array:
+    """Edges sorted by target, then reductions of whole rows."""
+    order = np.argsort(problem.edge_index[1], kind="stable")
+    source, target = problem.edge_index[0][order], problem.edge_index[1][order]
+    h = (problem.x @ problem.matrix).reshape(-1, problem.HEADS, problem.WIDTH)
+    logits = (h * problem.a_src).sum(-1)[source] + (h * problem.a_dst).sum(-1)[target]
+    logits = np.where(logits > 0, logits, np.float32(0.2) * logits)
+    rows, starts = np.unique(target, return_index=True)
+    lengths = np.diff(np.append(starts, len(target)))
+    p = np.exp(logits - np.repeat(np.maximum.reduceat(logits, starts), lengths, 0))
+    p /= np.repeat(np.add.reduceat(p, starts), lengths, 0)
+    out = np.zeros(h.shape, h.dtype)
+    out[rows] = np.add.reduceat(h[source] * p[..., None], starts)
+    return out.reshape(len(h), -1)
+
+
+def _gate(logits: Array, top: int) -> tuple[Array, Array]:
+    indices = np.argpartition(logits, -top, -1)[:, -top:]
+    chosen = np.take_along_axis(logits, indices, -1)
+    order = np.argsort(-chosen, -1)
+    indices, chosen = np.take_along_axis(indices, order, -1), np.take_along_axis(chosen, order, -1)
+    return indices, _softmax(chosen)
 
 
 class Adapter(Peer):
@@ -93,3 +142,14 @@ class Adapter(Peer):
 
     def dot(self, problem: Dot) -> dict[str, Call]:
         return {"numpy": Call(partial(np.dot, problem.query, problem.vector))}
+
+    def distance(self, problem: Distance) -> dict[str, Call]:
+        if len(problem.points) == 1:
+            return {"numpy": Call(partial(_one_distance, problem.points[0], problem.keys))}
+        return {"numpy": Call(partial(_distances, problem.points, problem.keys))}
+
+    def graph(self, problem: Graph) -> dict[str, Call]:
+        return {"numpy": Call(partial(_gat, problem))}
+
+    def gating(self, problem: Gating) -> dict[str, Call]:
+        return {"numpy": Call(partial(_gate, problem.logits, problem.TOP), problem.both)}

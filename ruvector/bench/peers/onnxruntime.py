@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from ruvector.bench.peers import Peer
-from ruvector.bench.problems import Array, Attention, Cache, Call, Softmax, Unsupported
+from ruvector.bench.problems import Array, Attention, Cache, Call, Gating, Softmax, Unsupported
 
 ELEMENTS = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE, "float16": TensorProto.FLOAT16}
 CONTRIB = "com.microsoft"
@@ -23,7 +23,7 @@ def _merged(x: Array) -> Array:
 
 
 class Model:
-    """A session of one node with its inputs bound."""
+    """A session with its inputs bound: of one node or, with `after`, of a second that takes the first one's first output."""
 
     def __init__(
         self,
@@ -34,20 +34,29 @@ class Model:
         *,
         opset: int,
         domain: str = "",
+        constants: Mapping[str, Array] | None = None,
+        after: str | None = None,
+        elements: Sequence[int] = (),
         **attributes: Any,
     ) -> None:
         names = [name for name in inputs if not name.startswith("-")]
+        constants = constants or {}
         results = [f"out{i}" for i in range(outputs)]
         element = {name: helper.np_dtype_to_tensor_dtype(inputs[name].dtype) for name in names}
+        first = ["between", *results[1:]] if after else results
+        taken = ["" if n.startswith("-") else n for n in (*inputs, *constants)]
+        nodes = [helper.make_node(node, taken, first, domain=domain, **attributes)]
+        if after:
+            nodes.append(helper.make_node(after, first[:1], results[:1], axis=-1))
         graph = helper.make_graph(
-            [
-                helper.make_node(
-                    node, ["" if n.startswith("-") else n for n in inputs], results, domain=domain, **attributes
-                )
-            ],
+            nodes,
             node,
             [helper.make_tensor_value_info(n, element[n], inputs[n].shape) for n in names],
-            [helper.make_tensor_value_info(n, element[names[0]], None) for n in results],
+            [
+                helper.make_tensor_value_info(n, kind, None)
+                for n, kind in zip(results, elements or [element[names[0]]] * outputs, strict=True)
+            ],
+            [numpy_helper.from_array(x, name) for name, x in constants.items()],
         )
         opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
@@ -162,3 +171,22 @@ class Adapter(Peer):
 
     def softmax(self, problem: Softmax) -> dict[str, Call]:
         return {"onnxruntime": Model("Softmax", {"x": problem.x}, 1, self.threads, opset=13, axis=-1).call()}
+
+    def gating(self, problem: Gating) -> dict[str, Call]:
+        model = Model(
+            "TopK",
+            {"x": problem.logits},
+            2,
+            self.threads,
+            opset=18,
+            constants={"k": np.array([problem.TOP], np.int64)},
+            after="Softmax",
+            elements=(TensorProto.FLOAT, TensorProto.INT64),
+            axis=-1,
+        )
+
+        def read(_: None) -> Array:
+            weights, indices = model.binding.copy_outputs_to_cpu()
+            return problem.both((indices, weights))
+
+        return {"onnxruntime": model.call(read)}

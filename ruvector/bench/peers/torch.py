@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ruvector.bench.peers import Peer
-from ruvector.bench.problems import Array, Attention, Cache, Call, Dot, Matvec, Softmax
+from ruvector.bench.problems import Array, Attention, Cache, Call, Distance, Dot, Gating, Matvec, Softmax
 
 
 def tensor(x: Array) -> torch.Tensor:
@@ -82,3 +82,21 @@ class Adapter(Peer):
 
     def dot(self, problem: Dot) -> dict[str, Call]:
         return {"torch": Call(partial(torch.dot, tensor(problem.query), tensor(problem.vector)), array)}
+
+    def distance(self, problem: Distance) -> dict[str, Call]:
+        points, keys = tensor(problem.points), tensor(problem.keys)
+
+        def run() -> torch.Tensor:
+            gaps = (1 - (points * points).sum(-1))[:, None] * (1 - (keys * keys).sum(-1))
+            return torch.acosh(1 + 2 * torch.cdist(points, keys) ** 2 / gaps)
+
+        return {"torch": Call(run, array)}
+
+    def gating(self, problem: Gating) -> dict[str, Call]:
+        logits = tensor(problem.logits)
+
+        def run() -> tuple[torch.Tensor, torch.Tensor]:
+            chosen, indices = torch.topk(logits, problem.TOP)
+            return indices, torch.softmax(chosen, -1)
+
+        return {"torch": Call(run, problem.both)}
