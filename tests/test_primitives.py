@@ -185,7 +185,7 @@ def test_dot_of_large_cancelling_terms_is_within_its_bound(isa, dtype_name, dtyp
         reference.within(ruvector.dot(a, b), reference.dot(a, b), reference.dot_bound(a, b), f"n={n}")
 
 
-def test_dot_returns_a_scalar_of_the_inputs_dtype(isa, dtype_name, dtype):
+def test_dot_returns_a_number_of_the_inputs_dtype(isa, dtype_name, dtype):
     a, b = normal(37, dtype, "scalar a"), normal(37, dtype, "scalar b")
     result = ruvector.dot(a, b)
     assert isinstance(result, np.generic)

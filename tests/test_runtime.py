@@ -38,7 +38,7 @@ FORKS = pytest.mark.skipif(TIME_FACTOR > 1, reason="forked children of threaded 
 
 
 @pytest.mark.smoke
-def test_isas_are_listed_best_first_and_scalar_last():
+def test_isas_are_listed_best_first_and_the_portable_one_last():
     names = ruvector.isas()
     assert isinstance(names, tuple)
     assert names[-1] == "scalar"
