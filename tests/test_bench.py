@@ -802,6 +802,9 @@ def test_markdown_is_a_document_of_tables():
     ):
         assert part in text
     assert "openvino: WRONG" in text
+    assert rows.TRIED["dense"] in text
+    assert rows.TRIED["softmax"] not in text
+    assert rows.TRIED.keys() <= {row.group for row in rows.ROWS}
     assert "No module named 'faiss'" in text
     assert "**avx512 peak" in text
     for block in re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE):

@@ -82,6 +82,8 @@ def page(run: Run) -> str:
     parts = [_head(run)]
     for group, some in view.by_group(view.lines(run)).items():
         parts += [f"## {group}", _speed(run, some)]
+        if group in rows.TRIED and any(x.misses for x in some):
+            parts.append(f"Where a row falls short: {rows.TRIED[group]}")
     if view.scaling(run):
         text = (
             f"The goal is {rows.TWO_THREADS}x with two threads where one takes {view.duration(rows.TWO_THREADS_FROM)} or more over "
