@@ -11,7 +11,7 @@ from ruvector import _attention, _coerce
 from ruvector._attention import scaled_dot_product_attention as scaled_dot_product_attention
 from ruvector._primitives import dot
 from ruvector._options import flag, float64_array, number, softcap_of
-from ruvector._registry import ComposedAttention, attention_types, get_attention, has_score, score_of
+from ruvector._registry import ComposedAttention, attention_types, get_attention, has_score, head_counts, score_of
 
 class AttentionState(NamedTuple):
     """Attention over some of the keys: mergeable with states over others.
@@ -386,8 +386,7 @@ def attention_score(query, key, attention_type="scaled_dot", **params):
     if score is not None:
         options = {name: value for name, value in own.items() if name not in ("causal", "dropout")}
         return score(query, key, **{"scale": None, **options})
-    num_heads = own.get("num_heads", 1)
-    num_kv_heads = own.get("num_kv_heads", num_heads)
+    num_heads, num_kv_heads = head_counts(call.name, own)
     if query.ndim < 1 or key.ndim < 1:
         raise ValueError(f"query and key must have at least one axis, got shapes {query.shape} and {key.shape}")
     width, key_width = query.shape[-1], key.shape[-1]
@@ -843,6 +842,65 @@ def grouped_query_attention(
     call = get_attention(
         "grouped_query", num_heads=num_heads, num_kv_heads=num_kv_heads, causal=causal, scale=scale, dropout=dropout
     )
+    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
+
+
+@documented
+def multi_query_attention(
+    query,
+    key,
+    value,
+    num_heads=8,
+    *,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
+):
+    """Multi-head attention whose query heads share one key and value head.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, num_heads * d) or (num_heads * d,)
+    key : array_like, shape (..., S, d)
+    value : array_like, shape (..., S, dv)
+    num_heads : int, default 8
+        From 1 to 1024; divides the width of the query.
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., L, num_heads * dv), or (num_heads * dv,) for a single query
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`.
+
+    See Also
+    --------
+    grouped_query_attention : some key and value heads instead of one.
+
+    Notes
+    -----
+    ``softmax(scale * q_h @ key.T) @ value`` for each slice q_h of the query. ``2 L S num_heads (d + dv)`` operations; for few
+    queries each key and value row is read once for all heads. From Shazeer 2019 [1]_.
+
+    References
+    ----------
+    .. [1] Shazeer, Fast Transformer Decoding: One Write-Head is All You Need, arXiv:1911.02150
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> rng = np.random.default_rng(0)
+    >>> ruvector.multi_query_attention(rng.random((5, 64)), rng.random((7, 8)), rng.random((7, 6))).shape
+    (5, 48)
+    """
+    call = get_attention("multi_query", num_heads=num_heads, causal=causal, scale=scale, dropout=dropout)
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
