@@ -25,6 +25,15 @@ class UnknownAttentionType(ValueError, LookupError):
     """No attention type has that name; the message lists those that exist."""
 
 
+_RANGES = {
+    "bool": "True or False",
+    "array": "an array",
+    "nonzero": "a number other than 0, or an array of them",
+    "graph": "edges",
+    "rope_scaling": "a RopeScaling",
+}
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One option of an attention type.
@@ -69,10 +78,12 @@ class Parameter:
         return value
 
     def range_text(self):
-        """The range in words: ``at least 1``, ``between 1 and 1024``."""
+        """The range in words: ``at least 1``, ``between 1 and 1024``, ``True or False``."""
+        if self.type not in ("int", "float"):
+            return _RANGES.get(self.type, self.type)
         if self.high is None:
-            return "any number" if self.low is None else f"at least {self.low:g}"
-        return f"between {self.low:g} and {self.high:g}"
+            return "any number" if self.low is None else f"at least {self.low:.10g}"
+        return f"between {self.low:.10g} and {self.high:.10g}"
 
 
 @dataclass(frozen=True)

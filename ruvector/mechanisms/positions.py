@@ -61,8 +61,8 @@ def rope(x, positions=None, *, base=10000.0, interleaved=False, rotary_dim=None,
     ``(a, b) -> (a cos t - b sin t, a sin t + b cos t)`` with ``t = position * base ** (-2 i / d)``: the product of a rotated
     query and key depends on the distance of their positions alone. Angles are float64, so that in float32 a result is off by
     at most ``3.2 u |(a, b)|`` at any position up to a million, u being the unit roundoff; in float64 by
-    ``(4 + 16 |t|) u |(a, b)|``, the rounding of the frequency. O(L d), float16 and bfloat16 by way of float32. From Su et al.
-    2021 [1]_.
+    ``(4 + 4 |position|) u |(a, b)|``, the rounding of the frequency. O(L d), float16 and bfloat16 by way of float32. From Su
+    et al. 2021 [1]_.
 
     A decoder rotates each key once, before it goes into a `KVCache`, and each query at its own position.
 
@@ -74,7 +74,7 @@ def rope(x, positions=None, *, base=10000.0, interleaved=False, rotary_dim=None,
     --------
     >>> import numpy as np, ruvector
     >>> ruvector.rope(np.ones(4), 1).round(4)
-    array([-0.3012,  0.9900,  1.3818,  1.0099])
+    array([-0.3012,  0.99  ,  1.3818,  1.0099])
     """
     x = _coerce.array(x, "x")
     if x.ndim < 1 or x.shape[-1] < 1:
@@ -104,7 +104,7 @@ def _rotary_dim(rotary_dim, width):
     """Columns to turn of a head of this width."""
     if rotary_dim is None:
         if width % 2:
-            raise ValueError(f"head_dim must be even for its columns to turn in pairs, got {width}; rotary_dim turns some of them")
+            raise ValueError(f"head_dim must be even for its columns to turn in pairs, got {width}; rotary_dim turns some")
         return width
     if rotary_dim % 2 or not 2 <= rotary_dim <= width:
         raise ValueError(f"rotary_dim must be an even number between 2 and head_dim {width}, got {rotary_dim}")
@@ -219,8 +219,12 @@ class _Call:
             yield slice(start, stop), max(stop + self.kv_len - self.q_len, 0) if self.causal else self.kv_len
 
     def blocks(self):
-        """The same for each batch element; biases of a block are about half a million numbers a head."""
-        most = max(1, min(128, 2**19 // max(self.kv_len, 1)))
+        """The same for each batch element, at most half a million biases a head or one row of them.
+
+        32 queries, so that the biases are still in the cache when the core reads them: 8 heads of 2048 keys took 96 ms, 64 or
+        128 queries 140 ms, 24 queries, which are no whole number of tiles, 170 ms (AMD EPYC, AVX-512, 2 threads, gcc 12).
+        """
+        most = max(1, min(32, 2**19 // max(self.kv_len, 1)))
         for batch in np.ndindex(*self.lead):
             for rows, seen in self.row_blocks(most):
                 yield batch, rows, seen
@@ -389,7 +393,7 @@ def _t5_buckets(distances, bidirectional, num_buckets, max_distance):
         want = "an even number of at least 4, half for each side" if bidirectional else "at least 2"
         raise ValueError(f"num_buckets must be {want}, got {num_buckets}")
     if max_distance <= exact:
-        raise ValueError(f"max_distance must be larger than the {exact} distances with a bucket of their own, got {max_distance}")
+        raise ValueError(f"max_distance must be larger than {exact}, the distances with their own bucket, got {max_distance}")
     away = np.abs(distances) if bidirectional else np.maximum(-distances, 0)
     step = np.log(np.maximum(away, exact) / exact) / math.log(max_distance / exact) * (side - exact)
     buckets = np.where(away < exact, away, np.minimum(exact + step.astype(np.int64), side - 1))
@@ -790,9 +794,9 @@ def relative_attention(
     ``t = clip(j - p, -max_distance, max_distance)`` and query i of L stands at ``p = i + (S - L)``.
 
     ``2 L S num_heads (d + dv)`` operations and ``2 L (2 max_distance + 1) num_heads d``; value embeddings take at most
-    ``2 L S num_heads (130 + 2 max_distance)`` more. Queries go in blocks of at most 128, so that memory holds no more than
-    ``num_heads * max(2 ** 19, S)`` biases, with a mask twice that, and for value embeddings ``S num_kv_heads
-    (dv + 130 + 2 max_distance)`` numbers. An output is off by at most ``u (max|V| + max|b|) (10 + 4 kappa)``, kappa being
+    ``2 L S num_heads (34 + 2 max_distance)`` more. Queries go in blocks of at most 32, so that memory holds no more than
+    ``num_heads * max(2 ** 19 + 1024, S)`` biases, with a mask twice that, and for value embeddings ``S num_kv_heads
+    (dv + 34 + 2 max_distance)`` numbers. An output is off by at most ``u (max|V| + max|b|) (10 + 4 kappa)``, kappa being
     ``scale * max (sum |q||k| + sum |q||a|)``; in float64 products with embeddings add theirs. From Shaw et al. 2018 [1]_.
 
     References
@@ -878,7 +882,7 @@ def t5_attention(
     factor up to `max_distance`.
 
     ``2 L S num_heads (d + dv)`` operations; the biases are ``(L + S) num_heads`` numbers that the core reads as a matrix. With
-    a mask, queries go in blocks of at most 128 and ``num_heads * max(2 ** 19, S)`` numbers. Error as of
+    a mask, queries go in blocks of at most 32 and ``num_heads * max(2 ** 19, S)`` numbers. Error as of
     `scaled_dot_product_attention` with a bias. From Raffel et al. 2020 [1]_.
 
     References
@@ -931,8 +935,8 @@ def _register():
             parameters=(
                 *heads,
                 *turning,
-                Parameter("rotary_dim", "int", None, 2, None, "leading columns of a head that turn, an even number; all when None"),
-                Parameter("scaling", "rope_scaling", None, None, None, "frequencies for long sequences: a RopeScaling or its keys"),
+                Parameter("rotary_dim", "int", None, 2, None, "leading columns of a head that turn, even; all when None"),
+                Parameter("scaling", "rope_scaling", None, None, None, "for long sequences: a RopeScaling or its keys"),
             ),
             reference="Su et al. 2021, RoFormer, arXiv:2104.09864",
         ),
@@ -968,9 +972,9 @@ def _register():
             family="position",
             parameters=(
                 *heads,
-                Parameter("max_distance", "int", 16, 1, 2**20, "distances are clipped to this on either side"),
-                Parameter("key_embedding", "array", None, None, None, "(2 max_distance + 1, d), or one a head; fixed ones when None"),
-                Parameter("value_embedding", "array", None, None, None, "(2 max_distance + 1, dv), or one a head; none when None"),
+                Parameter("max_distance", "int", 16, 1, None, "distances are clipped to this on either side"),
+                Parameter("key_embedding", "array", None, None, None, "(2 max_distance + 1, d), or one a head; fixed when None"),
+                Parameter("value_embedding", "array", None, None, None, "(2 max_distance + 1, dv), or one a head"),
             ),
             reference="Shaw et al. 2018, Self-Attention with Relative Position Representations, arXiv:1803.02155",
         ),
@@ -987,7 +991,7 @@ def _register():
             family="position",
             parameters=(
                 *heads,
-                Parameter("num_buckets", "int", 32, 2, 2**20, "rows of the table; half for keys ahead where bidirectional"),
+                Parameter("num_buckets", "int", 32, 2, None, "rows of the table; half for keys ahead where bidirectional"),
                 Parameter("max_distance", "int", 128, 2, None, "this distance and all beyond share the last bucket"),
                 Parameter("bidirectional", "bool", None, 0, 1, "keys ahead have buckets of their own; not causal when None"),
                 Parameter("bias", "array", None, None, None, "(num_buckets, num_heads); fixed numbers when None"),
