@@ -1244,6 +1244,8 @@ def radians_of(dim, base, scaling, length, kind):
     factor = kind.type(keys["factor"])
     if method == "linear":
         return extrapolated / factor, 1.0
+    if dim == 2 and method in ("ntk", "dynamic"):
+        return extrapolated, 1.0  # a base to the power 0
     if method == "ntk":
         return 1 / (base * factor ** (kind.type(dim) / (dim - 2))) ** (i / dim), 1.0
     original = keys["original_max_position_embeddings"]

@@ -504,14 +504,15 @@ class _ValueTerm:
         first = rows.start + call.kv_len - call.q_len
         count, seen = len(query), len(key)
         near = count + 2 * reach
-        columns = np.zeros((seen, call.num_kv_heads, v_dim + near + 2), value.dtype)
+        width = v_dim + near + 2
+        columns = np.zeros((seen, call.num_kv_heads, width), value.dtype)
         columns[..., :v_dim] = _heads_of(value, call.num_kv_heads)
         begin, end = (min(max(n, 0), seen) for n in (first - reach, first + count + reach))
         at = np.arange(begin, end)
         columns[at, :, v_dim + at - (first - reach)] = 1
         columns[:begin, :, -2] = 1
         columns[end:, :, -1] = 1
-        out = _heads_of(call.attend(query, key, columns.reshape(seen, -1), bias), call.num_heads)
+        out = _heads_of(call.attend(query, key, columns.reshape(seen, call.num_kv_heads * width), bias), call.num_heads)
         weights = out[..., v_dim:]
         steps = weights.strides
         shares = np.empty((count, call.num_heads, 2 * reach + 1))
@@ -525,7 +526,7 @@ class _ValueTerm:
             ahead = weights[..., 2 * reach : near]
             shares[..., -1] = weights[..., -1] + np.sum(ahead, -1, np.float64, where=np.swapaxes(behind, 0, 2))
             term = np.swapaxes(np.swapaxes(shares, 0, 1) @ self.table, 0, 1)
-            return (out[..., :v_dim] + term).reshape(count, -1)
+            return (out[..., :v_dim] + term).reshape(count, call.num_heads * v_dim)
 
 
 def _relative_type(
