@@ -15,6 +15,8 @@ def inputs(name):
         return query, query, query
     if name == "grouped_query":  # 8 heads in the width of a query, 2 in that of a key
         return query, key[..., : DIM // 4].copy(), value[..., : DIM // 4].copy()
+    if name == "multi_query":  # one head for all
+        return query, key[..., : DIM // 8].copy(), value[..., : DIM // 8].copy()
     return query, key, value
 
 

@@ -6,7 +6,7 @@
 #include <string.h>
 
 typedef enum { DENSE, CAUSAL, BEFORE, AROUND } pattern;
-typedef enum { ONE, SPLIT, GROUPED } heads;
+typedef enum { ONE, SPLIT, GROUPED, SHARED } heads;
 typedef enum { DOT, ALIBI, DISTANCE } logits;
 
 /* What parameters do to a call; a name means the same in every type. */
@@ -54,7 +54,8 @@ typedef struct row {
 static const row rows[] = {
 #define RV_TYPE(name, aliases, complexity, best_for, family, reference, run, pattern, heads, logits) \
     {{#name, aliases, complexity, best_for, family, reference, \
-      (int)(sizeof name##_params / sizeof *name##_params) - 1, name##_params}, name##_roles, run, pattern, heads, logits},
+      (int)(sizeof name##_params / sizeof *name##_params) - 1, name##_params, heads == SHARED}, name##_roles, \
+     run, pattern, heads, logits},
 #define RV_PARAM(name, type, value, low, high, text)
 #define RV_END(name)
 #include "attention.def"
@@ -157,10 +158,10 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
 
     if (r->heads != ONE) {
         int64_t count = (int64_t)value[ROLE_num_heads];
-        int64_t kv = r->heads == GROUPED ? (int64_t)value[ROLE_num_kv_heads] : count;
+        int64_t kv = r->heads == GROUPED ? (int64_t)value[ROLE_num_kv_heads] : r->heads == SHARED ? 1 : count;
         if (a->heads != 1 || a->key_heads != 1 || a->value_heads != 1 || a->dim % count || a->v_dim % kv || count % kv)
             return RV_ERR_SHAPE;
-        /* dim is the query's width; keys are num_kv_heads slices of the same head width */
+        /* dim is the query's width; keys are kv slices of the same head width */
         a->heads = count;
         a->key_heads = a->value_heads = kv;
         a->dim /= count;

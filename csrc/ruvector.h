@@ -345,6 +345,7 @@ typedef struct rv_type {
     const char *reference;
     int param_count;
     const rv_param *params;
+    int shared;                 /* keys and values have one head, whatever num_heads is */
 } rv_type;
 
 /* Rows in the order of the usage guide, then by family; NULL past the end. */

@@ -34,6 +34,7 @@ from ruvector._registry import (
     get_attention,
     register,
 )
+from ruvector._rotary import RopeScaling
 from ruvector.cache import AttentionCache, KVCache
 from ruvector.csr import CSRGraph
 from ruvector.functional import (
@@ -49,6 +50,7 @@ from ruvector.functional import (
     local_attention,
     merge_states,
     multi_head_attention,
+    multi_query_attention,
     partial_attention,
     scaled_dot_attention,
     scaled_dot_product_attention,
@@ -86,6 +88,7 @@ from ruvector.mechanisms.moe import (
     moe_route,
     router_z_loss,
 )
+from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
 from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_runtime, use_isa
 
 __version__ = "0.1.0"
@@ -101,6 +104,7 @@ __all__ = [
     "KVCache",
     "MixtureOfExperts",
     "Parameter",
+    "RopeScaling",
     "Routing",
     "UnknownAttentionType",
     "__version__",
@@ -144,11 +148,15 @@ __all__ = [
     "moe_attention",
     "moe_route",
     "multi_head_attention",
+    "multi_query_attention",
     "partial_attention",
     "poincare_attention",
     "poincare_to_lorentz",
     "project_to_ball",
     "register",
+    "relative_attention",
+    "rope",
+    "rope_attention",
     "router_z_loss",
     "scaled_dot_attention",
     "scaled_dot_product_attention",
@@ -157,8 +165,10 @@ __all__ = [
     "show_runtime",
     "sliding_window_attention",
     "softmax",
+    "t5_attention",
     "top_k_gating",
     "topk",
     "use_isa",
     "varlen_attention",
+    "xpos_attention",
 ]

@@ -397,6 +397,20 @@ def causal_attention(
     rng: _Rng = None,
     out: _Array | None = None,
 ) -> _Array: ...
+def multi_query_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
 def grouped_query_attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -609,6 +623,122 @@ def moe_route(
 ) -> Routing: ...
 def load_balancing_loss(probabilities: ArrayLike, indices: ArrayLike) -> float: ...
 def router_z_loss(logits: ArrayLike) -> float: ...
+
+class RopeScaling:
+    rope_type: str
+    factor: float | None
+    original_max_position_embeddings: int | None
+    low_freq_factor: float | None
+    high_freq_factor: float | None
+    beta_fast: float | None
+    beta_slow: float | None
+    attention_factor: float | None
+    mscale: float | None
+    mscale_all_dim: float | None
+    truncate: bool | None
+    def __init__(
+        self,
+        rope_type: Literal["default", "linear", "ntk", "dynamic", "yarn", "llama3"],
+        factor: float | None = None,
+        original_max_position_embeddings: int | None = None,
+        low_freq_factor: float | None = None,
+        high_freq_factor: float | None = None,
+        beta_fast: float | None = None,
+        beta_slow: float | None = None,
+        attention_factor: float | None = None,
+        mscale: float | None = None,
+        mscale_all_dim: float | None = None,
+        truncate: bool | None = None,
+    ) -> None: ...
+    @classmethod
+    def of(cls, value: RopeScaling | Mapping[str, Any]) -> RopeScaling: ...
+
+_Scaling = RopeScaling | Mapping[str, Any] | None
+
+def rope(
+    x: ArrayLike,
+    positions: ArrayLike | None = None,
+    *,
+    base: float = 10000.0,
+    interleaved: bool = False,
+    rotary_dim: int | None = None,
+    scaling: _Scaling = None,
+) -> _Array: ...
+def rope_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    num_kv_heads: int | None = None,
+    *,
+    base: float = 10000.0,
+    interleaved: bool = False,
+    rotary_dim: int | None = None,
+    scaling: _Scaling = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def xpos_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    num_kv_heads: int | None = None,
+    *,
+    base: float = 10000.0,
+    interleaved: bool = False,
+    gamma: float = 0.4,
+    scale_base: float = 512.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def relative_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    num_kv_heads: int | None = None,
+    *,
+    max_distance: int = 16,
+    key_embedding: ArrayLike | None = None,
+    value_embedding: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def t5_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    num_kv_heads: int | None = None,
+    *,
+    num_buckets: int = 32,
+    max_distance: int = 128,
+    bidirectional: bool | None = None,
+    bias: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
 
 class MixtureOfExperts:
     num_experts: int

@@ -182,16 +182,15 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         shape[n] = size
         n += 1
     if type_index >= 0:
-        if k_width != a.dim and same_width(type_index):
-            _coerce.refuse_shapes(query, key, value, heads, enable_gqa)
         status = api.type_lower(type_index, params, slope_room, a)
         if status != RV_OK:
             _coerce.refuse_heads(type_index, [params[i] for i in range(api.type_at(type_index).param_count)],
                                  a.dim, k_width, v_width)
             raise_for(status)
-    if type_index >= 0 and k_width != a.dim * a.key_heads:
-        _coerce.refuse_key_width(k_width, a.key_heads, a.dim)
-    if type_index < 0 and k_width != a.dim:
+    # a type's heads are slices of the width, those of scaled_dot_product_attention an axis
+    if k_width != (a.dim * a.key_heads if type_index >= 0 else a.dim):
+        if type_index >= 0 and a.key_heads != a.heads:
+            _coerce.refuse_key_width(k_width, a.key_heads, a.dim)
         _coerce.refuse_shapes(query, key, value, heads, enable_gqa)
     if scale != scale:
         scale = a.scale if a.scale != 0 else 1 / sqrt(<double>a.dim)
@@ -256,16 +255,6 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         written[...] = result
         result = written
     return (result, lse) if return_lse else result
-
-
-cdef bint same_width(int type_index):
-    """Types whose keys are as wide as their queries: all but those with heads of their own for keys."""
-    cdef const rv_type *t = api.type_at(type_index)
-    cdef int i
-    for i in range(t.param_count):
-        if t.params[i].name == b"num_kv_heads":
-            return False
-    return True
 
 
 cdef object array_name(int type_index):

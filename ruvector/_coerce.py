@@ -354,8 +354,12 @@ def refuse_heads(index, params, q_width, k_width, v_width):
 
     record = _registry.records()[index]
     options = dict(zip((p.name for p in record.parameters), params, strict=True))
-    num_heads = int(options.get("num_heads", 1))
-    num_kv_heads = int(options.get("num_kv_heads", num_heads))
+    num_heads, num_kv_heads = map(int, _registry.head_counts(record.name, options))
+    check_heads(num_heads, num_kv_heads, q_width, v_width)
+
+
+def check_heads(num_heads, num_kv_heads, q_width, v_width):
+    """Refuses heads that do not divide these widths."""
     if num_heads % num_kv_heads:
         raise ValueError(f"num_heads {num_heads} must be divisible by num_kv_heads {num_kv_heads}")
     if q_width % num_heads:
@@ -379,11 +383,9 @@ def refuse_slopes(x, batch, heads):
 
 
 def aligned(shape, dtype):
-    """An empty C-contiguous array that starts at a cache line: rows read in any order touch one line less."""
+    """An empty C-contiguous array that begins with a cache line, so that rows read in any order touch one line less."""
     dtype = np.dtype(dtype)
-    count = 1
-    for n in shape:
-        count *= n
+    count = math.prod(shape)
     try:
         room = np.empty(count * dtype.itemsize + 64, np.uint8)
     except ValueError:  # more than a pointer can count

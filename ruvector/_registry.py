@@ -17,11 +17,21 @@ import numpy as np
 from ruvector import _coerce
 from ruvector._attention import CompiledType
 from ruvector._options import flag, float64_array, nonzero, number, probability
+from ruvector._rotary import RopeScaling
 from ruvector._ruvector_core import catalog
 
 
 class UnknownAttentionType(ValueError, LookupError):
     """No attention type has that name; the message lists those that exist."""
+
+
+_RANGES = {
+    "bool": "True or False",
+    "array": "an array",
+    "nonzero": "a number other than 0, or an array of them",
+    "graph": "edges",
+    "rope_scaling": "a RopeScaling",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,8 @@ class Parameter:
     name : str
     type : str
         ``"int"``, ``"float"``, ``"bool"``, ``"array"``, ``"nonzero"`` (a number other than 0, or an array of them that
-        broadcasts to the leading axes) or ``"graph"`` (edges: integers of shape (2, E), or a CSRGraph).
+        broadcasts to the leading axes), ``"graph"`` (edges: integers of shape (2, E), or a CSRGraph) or ``"rope_scaling"`` (a
+        RopeScaling, or a mapping of its keys).
     default : int, float, bool or None
     low, high : float or None
         Inclusive range; None where there is no limit.
@@ -55,6 +66,8 @@ class Parameter:
             return float64_array(value, self.name)
         if self.type == "graph":
             return _coerce.edges(value, self.name)
+        if self.type == "rope_scaling":
+            return RopeScaling.of(value)
         if self.type == "nonzero":
             return nonzero(value, self.name)
         if self.type == "bool":
@@ -65,10 +78,12 @@ class Parameter:
         return value
 
     def range_text(self):
-        """The range in words: ``at least 1``, ``between 1 and 1024``."""
+        """The range in words: ``at least 1``, ``between 1 and 1024``, ``True or False``."""
+        if self.type not in ("int", "float"):
+            return _RANGES.get(self.type, self.type)
         if self.high is None:
-            return "any number" if self.low is None else f"at least {self.low:g}"
-        return f"between {self.low:g} and {self.high:g}"
+            return "any number" if self.low is None else f"at least {self.low:.10g}"
+        return f"between {self.low:.10g} and {self.high:.10g}"
 
 
 @dataclass(frozen=True)
@@ -131,6 +146,7 @@ def _read_catalog():
 _GUIDE = ("scaled_dot", "multi_head", "flash_v2", "linear", "gat", "sparse", "moe", "cross", "sliding_window", "poincare")
 
 _compiled: list[AttentionRecord] = _read_catalog()
+_shared = frozenset(row["name"] for row in catalog() if row["shared"])
 _python: dict[str, Composition] = {}
 _scores: dict[str, Callable] = {}
 _names: dict[str, str] = {n: r.name for r in _compiled for n in (r.name, *r.aliases)}
@@ -175,6 +191,12 @@ def canonical(name) -> str:
 def record_of(name) -> AttentionRecord:
     """The record of a canonical name."""
     return _compiled[_index[name]] if name in _index else _python[name].record
+
+
+def head_counts(name, own) -> tuple[int, int]:
+    """Heads of the query and of the keys in a type that C runs, by its name and parameters."""
+    num_heads = own.get("num_heads", 1)
+    return num_heads, 1 if name in _shared else own.get("num_kv_heads", num_heads)
 
 
 def has_score(name) -> bool:

@@ -8,6 +8,7 @@ class _Row(TypedDict):
     family: str
     reference: str
     parameters: tuple[tuple[str, str, float, float, float, str], ...]
+    shared: bool
 
 rv_api: object
 

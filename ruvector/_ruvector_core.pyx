@@ -42,6 +42,7 @@ cdef extern from "ruvector.h" nogil:
         const char *reference
         int param_count
         const rv_param *params
+        int shared
 
     ctypedef struct api_table "rv_api":
         pass
@@ -208,6 +209,7 @@ def catalog():
             "family": text(t.family),
             "reference": text(t.reference),
             "parameters": tuple(parameters),
+            "shared": bool(t.shared),
         })
         i += 1
 

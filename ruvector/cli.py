@@ -84,24 +84,77 @@ def info(options: argparse.Namespace) -> None:
     ruvector.show_runtime()
 
 
-@command()
+@command(argument("--markdown", metavar="FILE", help="write a document like docs/types.md instead"))
 def types(options: argparse.Namespace) -> None:
-    """List the attention types with their aliases, complexity, use and parameters."""
+    """List the attention types with their aliases, family, complexity, use, parameters with ranges, and papers."""
     import ruvector
 
+    records = ruvector.attention_types()
+    if options.markdown is not None:
+        with user_errors(OSError), open(options.markdown, "w", encoding="utf-8", newline="\n") as file:
+            file.write(types_document(records))
+        return
     print_table(
-        ("name", "aliases", "complexity", "best for", "parameters"),
+        ("name", "aliases", "family", "complexity", "best for", "parameters", "paper"),
         [
             (
                 record.name,
                 ", ".join(record.aliases),
+                record.family,
                 record.complexity,
                 record.best_for,
-                ", ".join(f"{parameter.name}={parameter.default}" for parameter in record.parameters),
+                "; ".join(f"{p.name}={p.default} ({p.range_text()})" for p in record.parameters),
+                record.reference,
             )
-            for record in ruvector.attention_types()
+            for record in records
         ],
     )
+
+
+def types_document(records: Sequence[Any]) -> str:
+    """Return the attention types as Markdown: a table of all, then the parameters of each."""
+
+    def code(text: object) -> str:
+        return f"`{text}`"
+
+    def table(*rows: Sequence[str]) -> list[str]:
+        head, *body = ("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+        return [head, "|---" * len(rows[0]) + "|", *body, ""]
+
+    lines = [
+        "# Attention types",
+        "",
+        "Written by `ruvector types --markdown docs/types.md` from the table of types. All types take `mask`, `causal` (but "
+        "for `causal`), `scale`, `dropout`, `training`, `rng` and `out` as well; `help(ruvector.rope_attention)` and its "
+        "siblings have formulas, costs and examples.",
+        "",
+        *table(
+            ("name", "aliases", "family", "cost", "best for", "paper"),
+            *(
+                (
+                    f"[{code(r.name)}](#{r.name})" if r.parameters else code(r.name),
+                    ", ".join(map(code, r.aliases)),
+                    r.family,
+                    r.complexity.replace("*", "\\*"),
+                    r.best_for,
+                    r.reference,
+                )
+                for r in records
+            ),
+        ),
+    ]
+    for record in records:
+        if not record.parameters:
+            continue
+        lines += [
+            f"## {record.name}",
+            "",
+            *table(
+                ("parameter", "default", "range", "what it does"),
+                *((code(p.name), code(p.default), p.range_text(), p.description) for p in record.parameters),
+            ),
+        ]
+    return "\n".join(lines)
 
 
 @command(

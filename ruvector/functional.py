@@ -11,7 +11,7 @@ from ruvector import _attention, _coerce
 from ruvector._attention import scaled_dot_product_attention as scaled_dot_product_attention
 from ruvector._primitives import dot
 from ruvector._options import flag, float64_array, number, softcap_of
-from ruvector._registry import ComposedAttention, attention_types, get_attention, has_score, score_of
+from ruvector._registry import ComposedAttention, attention_types, get_attention, has_score, head_counts, score_of
 
 class AttentionState(NamedTuple):
     """Attention over some of the keys: mergeable with states over others.
@@ -386,8 +386,7 @@ def attention_score(query, key, attention_type="scaled_dot", **params):
     if score is not None:
         options = {name: value for name, value in own.items() if name not in ("causal", "dropout")}
         return score(query, key, **{"scale": None, **options})
-    num_heads = own.get("num_heads", 1)
-    num_kv_heads = own.get("num_kv_heads", num_heads)
+    num_heads, num_kv_heads = head_counts(call.name, own)
     if query.ndim < 1 or key.ndim < 1:
         raise ValueError(f"query and key must have at least one axis, got shapes {query.shape} and {key.shape}")
     width, key_width = query.shape[-1], key.shape[-1]
@@ -508,7 +507,7 @@ def multi_head_attention(
     keys : array_like, shape (..., S, D)
     values : array_like, shape (..., S, Dv)
     num_heads : int
-        Divides D and Dv (after projection).
+        From 1 to 1024; divides D and Dv (after projection).
     w_q, w_k, w_v, w_o : array_like, shape (in, out), optional
         Projections ``x @ w`` of query, keys, values and of the concatenated heads; identity when None.
     b_q, b_k, b_v, b_o : array_like, shape (out,), optional
@@ -528,7 +527,8 @@ def multi_head_attention(
 
     Notes
     -----
-    ``2 L S (D + Dv)`` operations and the projections, which are NumPy's matmul. From Vaswani et al. 2017 [1]_.
+    ``softmax(scale * Q_h @ K_h.T) @ V_h`` of the columns of each head h of ``Q = query @ w_q + b_q`` and so on, concatenated,
+    ``@ w_o + b_o``. ``2 L S (D + Dv)`` operations and the projections, which are NumPy's matmul. From Vaswani et al. 2017 [1]_.
 
     References
     ----------
@@ -591,10 +591,10 @@ def flash_attention(
     keys : array_like, shape (..., S, d)
     values : array_like, shape (..., S, dv)
     block_size : int, default 64
-        Queries of a tile and keys of a score block, at most what the kernel holds (its own tile; 256 keys). It moves
-        rounding within the bound, and speed.
+        Queries of a tile and keys of a score block: at least 1, at most what the kernel holds (its own tile; 256 keys). It
+        moves rounding within the bound, and speed.
     block_size_q, block_size_kv : int, optional
-        The same for queries and keys apart.
+        The same for queries and keys apart; 0 and None take `block_size`.
     {common}
     softcap : float, default 0.0
         Logits become ``softcap * tanh(logits / softcap)``; 0 leaves them.
@@ -614,8 +614,9 @@ def flash_attention(
 
     Notes
     -----
-    ``2 L S (d + dv)`` operations, O(block) memory a thread. From Dao 2023 [1]_; every kernel of the dense core works this
-    way, `scaled_dot_product_attention` included.
+    ``softmax(softcap(scale * query @ keys.T)) @ values``: for each block of keys the running maximum, sum and output are
+    scaled by ``exp(old maximum - new maximum)``. ``2 L S (d + dv)`` operations, O(block) memory a thread. From Dao 2023 [1]_;
+    every kernel of the dense core works this way, `scaled_dot_product_attention` included.
 
     References
     ----------
@@ -701,7 +702,7 @@ def cross_attention(query, key, value, *, mask=None, causal=False, scale=None, d
 
     Notes
     -----
-    ``2 L S (d + dv)`` operations. From Vaswani et al. 2017, arXiv:1706.03762.
+    ``softmax(scale * query @ key.T) @ value``: ``2 L S (d + dv)`` operations. From Vaswani et al. 2017, arXiv:1706.03762.
 
     Examples
     --------
@@ -734,7 +735,8 @@ def self_attention(x, *, mask=None, causal=False, scale=None, dropout=0.0, train
 
     Notes
     -----
-    ``4 L L d`` operations. From Cheng et al. 2016, arXiv:1601.06733, and Vaswani et al. 2017, arXiv:1706.03762.
+    ``softmax(scale * x @ x.T) @ x``: ``4 L L d`` operations. From Cheng et al. 2016, arXiv:1601.06733, and Vaswani et al. 2017,
+    arXiv:1706.03762.
 
     Examples
     --------
@@ -777,8 +779,8 @@ def causal_attention(query, key, value, *, mask=None, scale=None, dropout=0.0, t
 
     Notes
     -----
-    Blocks above the diagonal are skipped: about half the operations of full attention. The decoder's attention of Vaswani et
-    al. 2017, arXiv:1706.03762.
+    ``softmax(scale * query @ key.T)``, the future hidden, ``@ value``. Blocks above the diagonal are skipped: about half of the
+    ``2 L S (d + dv)`` operations of full attention. The decoder's attention of Vaswani et al. 2017, arXiv:1706.03762.
 
     Examples
     --------
@@ -815,8 +817,9 @@ def grouped_query_attention(
     key : array_like, shape (..., S, num_kv_heads * d)
     value : array_like, shape (..., S, num_kv_heads * dv)
     num_heads : int, default 8
+        From 1 to 1024.
     num_kv_heads : int, default 2
-        Divides num_heads; consecutive query heads share one. 1 is multi-query attention.
+        From 1 to 1024; divides num_heads: consecutive query heads share one. 1 is multi-query attention.
     {common}
 
     Returns
@@ -830,8 +833,9 @@ def grouped_query_attention(
 
     Notes
     -----
-    ``2 L S num_heads (d + dv)`` operations; for few queries each key and value row is read once per group. From Ainslie et
-    al. 2023, arXiv:2305.13245.
+    ``softmax(scale * q_h @ k_g.T) @ v_g`` for each query head h and the head ``g = h * num_kv_heads // num_heads`` of keys and
+    values. ``2 L S num_heads (d + dv)`` operations; for few queries each key and value row is read once per group. From
+    Ainslie et al. 2023, arXiv:2305.13245.
 
     Examples
     --------
@@ -843,6 +847,65 @@ def grouped_query_attention(
     call = get_attention(
         "grouped_query", num_heads=num_heads, num_kv_heads=num_kv_heads, causal=causal, scale=scale, dropout=dropout
     )
+    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
+
+
+@documented
+def multi_query_attention(
+    query,
+    key,
+    value,
+    num_heads=8,
+    *,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
+):
+    """Multi-head attention whose query heads share one key and value head.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., L, num_heads * d) or (num_heads * d,)
+    key : array_like, shape (..., S, d)
+    value : array_like, shape (..., S, dv)
+    num_heads : int, default 8
+        From 1 to 1024; divides the width of the query.
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., L, num_heads * dv), or (num_heads * dv,) for a single query
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`.
+
+    See Also
+    --------
+    grouped_query_attention : some key and value heads instead of one.
+
+    Notes
+    -----
+    ``softmax(scale * q_h @ key.T) @ value`` for each slice q_h of the query. ``2 L S num_heads (d + dv)`` operations; for few
+    queries each key and value row is read once for all heads. From Shazeer 2019 [1]_.
+
+    References
+    ----------
+    .. [1] Shazeer, Fast Transformer Decoding: One Write-Head is All You Need, arXiv:1911.02150
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> rng = np.random.default_rng(0)
+    >>> ruvector.multi_query_attention(rng.random((5, 64)), rng.random((7, 8)), rng.random((7, 6))).shape
+    (5, 48)
+    """
+    call = get_attention("multi_query", num_heads=num_heads, causal=causal, scale=scale, dropout=dropout)
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
@@ -870,7 +933,7 @@ def alibi_attention(
     key : array_like, shape (..., S, D)
     value : array_like, shape (..., S, Dv)
     num_heads : int, default 8
-        Divides D and Dv.
+        From 1 to 1024; divides D and Dv.
     slopes : array_like, shape (num_heads,) or (..., num_heads), optional
         ``2 ** (-8 * h / num_heads)`` for h = 1 ... num_heads when None.
     {common}
@@ -886,7 +949,8 @@ def alibi_attention(
 
     Notes
     -----
-    ``2 L S (D + Dv)`` operations. Query i of L stands at position ``i + (S - L)``. From Press et al. 2022, arXiv:2108.12409.
+    ``softmax(scale * q_h . k_h - slope_h * abs(p - j)) @ v_h`` for each head h, query i of L standing at ``p = i + (S - L)``.
+    ``2 L S (D + Dv)`` operations. From Press et al. 2022, arXiv:2108.12409.
 
     Examples
     --------
@@ -911,7 +975,7 @@ def sliding_window_attention(
     key : array_like, shape (..., S, d)
     value : array_like, shape (..., S, dv)
     window_size : int, default 256
-        Query i of L at position ``p = i + (S - L)`` sees keys ``p - window_size < j <= p``.
+        At least 1: query i of L at position ``p = i + (S - L)`` sees keys ``p - window_size < j <= p``.
     {common}
 
     Returns
@@ -925,7 +989,8 @@ def sliding_window_attention(
 
     Notes
     -----
-    O(L window_size (d + dv)): blocks outside the window are skipped. The window of Jiang et al. 2023, arXiv:2310.06825;
+    ``softmax(scale * query @ key.T)``, keys outside the window hidden, ``@ value``. O(L window_size (d + dv)): blocks outside
+    the window are skipped. The window of Jiang et al. 2023, arXiv:2310.06825;
     `causal` changes nothing, since the window ends at the query.
 
     Examples
@@ -951,7 +1016,7 @@ def local_attention(
     key : array_like, shape (..., S, d)
     value : array_like, shape (..., S, dv)
     window_size : int, default 256
-        Query i of L at position ``p = i + (S - L)`` sees keys with ``abs(p - j) <= window_size // 2``.
+        At least 1: query i of L at position ``p = i + (S - L)`` sees keys with ``abs(p - j) <= window_size // 2``.
     {common}
 
     Returns
@@ -965,7 +1030,8 @@ def local_attention(
 
     Notes
     -----
-    O(L window_size (d + dv)): blocks outside the window are skipped. The window of Beltagy et al. 2020, arXiv:2004.05150.
+    ``softmax(scale * query @ key.T)``, keys outside the window hidden, ``@ value``. O(L window_size (d + dv)): blocks outside
+    the window are skipped. The window of Beltagy et al. 2020, arXiv:2004.05150.
 
     Examples
     --------

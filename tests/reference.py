@@ -300,9 +300,10 @@ class Weights:
 
     def __init__(self, result):
         # numerator and denominator move by the worst logit each (see lse_bound), 8 u for exp, sum and division
-        logit = math.ceil(result.dim / 16) + 5 + 3
+        logit = math.ceil(result.dim / 16) + 5 + 3 + getattr(result, "logit", 0)
         u = unit(result.dtype) * share(result.dtype)
-        bound = u * (8 + 2 * logit * result.kappa[..., None]) * result.weights
+        extra = np.asarray(getattr(result, "extra", 0.0))[..., None]
+        bound = u * (8 + 2 * logit * result.kappa[..., None] + extra) * result.weights
         if is_half(result.dtype):
             # as in the bound of the output: a weight may round when stored, and the mean over heads again
             bound = bound + 3 * storage_unit(result.dtype) * result.weights
@@ -335,13 +336,14 @@ def positions(q_len, kv_len, offset=0, left=None, right=None):
     return seen
 
 
-def attend(query, key, value, visible, bias=None, scale=None, softcap=0.0):
+def attend(query, key, value, visible, bias=None, scale=None, softcap=0.0, dtype=None):
     """softmax(softcap(scale q.k) + bias) V over the visible keys of every row, hidden positions contributing nothing.
 
     query (..., L, d), key (..., S, d), value (..., S, dv) with leading axes that broadcast; visible and bias broadcast to
-    (..., L, S). A bias of -inf hides its key. A row that sees nothing is 0 with log-sum-exp -inf.
+    (..., L, S). A bias of -inf hides its key. A row that sees nothing is 0 with log-sum-exp -inf. `dtype`: that of the call,
+    where the arrays are wide already.
     """
-    dtype = common_dtype(query, key, value)
+    dtype = common_dtype(query, key, value) if dtype is None else dtype
     q, k, v = wide(query, dtype), wide(key, dtype), wide(value, dtype)
     if scale is None:
         scale = 1 / np.sqrt(wide_type(dtype).type(q.shape[-1]))
@@ -647,6 +649,10 @@ def causal(query, key, value, *, mask=None, scale=None):
 
 def grouped_query(query, key, value, *, num_heads=8, num_kv_heads=2, mask=None, causal=False, scale=None):
     return headed(query, key, value, num_heads, num_kv_heads, mask=mask, causal=causal, scale=scale)
+
+
+def multi_query(query, key, value, *, num_heads=8, mask=None, causal=False, scale=None):
+    return headed(query, key, value, num_heads, 1, mask=mask, causal=causal, scale=scale)
 
 
 def alibi_slopes(heads):
@@ -1170,6 +1176,232 @@ def mixed_curvature(
     return points_result(out, kappa, limit, weights, visible, dtype, q.shape[-1], single)
 
 
+# Positions -----------------------------------------------------------------------------------------------------------
+
+
+class PlacedExpected(HeadedExpected):
+    """An Expected over heads whose queries and keys, or biases, are computed in the dtype first.
+
+    `slope`, in place of 4, and `extra` (..., H, L), in units of u max|V|, are what that adds.
+    """
+
+    constant = 8
+    slope = 4
+    extra = 0.0
+
+    def bound(self):
+        u = unit(self.dtype) * share(self.dtype)
+        factor = self.constant + self.slope * self.kappa + self.extra
+        bound = u * self.peak * factor[..., None] + smallest(self.dtype)
+        if is_half(self.dtype):
+            bound = bound + 3 * storage_unit(self.dtype) * self.peak
+        return self.layout(bound)
+
+
+def placed(query, key, value, num_heads, num_kv_heads, mask, causal, scale, place):
+    """Attention over heads; `place(q, k, first)` gives queries and keys (..., H, n, d) at their positions, a bias or None,
+    and what kappa is made of: two arrays whose product over the last axis is at least sum |q||k|, and a bound of |bias|.
+    """
+    query, single = as_rows(query)
+    key, value = np.asarray(key), np.asarray(value)
+    dtype = common_dtype(query, key, value)
+    if single and mask is not None and np.ndim(mask) == 1:
+        mask = np.asarray(mask)[None, :]
+    if mask is not None and 2 < np.ndim(mask) <= max(query.ndim, key.ndim, value.ndim):
+        mask = np.expand_dims(mask, -3)
+    num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+    q, k, v = split_heads(query, num_heads), split_heads(key, num_kv_heads), split_heads(value, num_kv_heads)
+    k, v = repeat_heads(q, k, v)
+    first = k.shape[-2] - q.shape[-2]
+    seen = positions(q.shape[-2], k.shape[-2], first, None, 0 if causal else None)
+    q, k, v = (wide(x, dtype) for x in (q, k, v))
+    scale = 1 / np.sqrt(wide_type(dtype).type(q.shape[-1])) if scale is None else scale
+    q, k, bias, (q_size, k_size, bias_size) = place(q, k, first, dtype, scale)
+    visible, given = split_mask(mask)
+    total = bias if given is None else wide(given, dtype) if bias is None else wide(given, dtype) + bias
+    result = PlacedExpected(**vars(attend(q, k, v, seen & visible, total, scale, dtype=dtype)))
+    sizes = abs(scale) * (q_size @ np.swapaxes(k_size, -1, -2)) + bias_size
+    added = 0 if given is None else np.where(np.isinf(given), 0, np.abs(wide(given, dtype)))
+    result.kappa = np.where(result.visible, sizes + added, 0).max(-1, initial=0)
+    result.single = single
+    return result
+
+
+def laid_out(result):
+    result.out = result.layout(result.out)
+    return result
+
+
+def radians_of(dim, base, scaling, length, kind):
+    """Radians a position of each pair, and the factor on rotated pairs, as the models' code computes them."""
+    i = np.arange(0, dim, 2).astype(kind)
+    base, pi = kind.type(base), kind.type("3.14159265358979323846264338327950288") if kind == LONG else kind.type(np.pi)
+    extrapolated = 1 / base ** (i / dim)
+    keys = dict(scaling or {"rope_type": "default"})
+    method = keys["rope_type"]
+    if method == "default":
+        return extrapolated, 1.0
+    factor = kind.type(keys["factor"])
+    if method == "linear":
+        return extrapolated / factor, 1.0
+    if dim == 2 and method in ("ntk", "dynamic"):
+        return extrapolated, 1.0  # a base to the power 0
+    if method == "ntk":
+        return 1 / (base * factor ** (kind.type(dim) / (dim - 2))) ** (i / dim), 1.0
+    original = keys["original_max_position_embeddings"]
+    if method == "dynamic":
+        longest = max(length, original)
+        grown = base * (factor * longest / original - (factor - 1)) ** (kind.type(dim) / (dim - 2))
+        return 1 / grown ** (i / dim), 1.0
+    if method == "llama3":
+        low, high = keys["low_freq_factor"], keys["high_freq_factor"]
+        wavelength = 2 * pi / extrapolated
+        smooth = (original / wavelength - low) / (high - low)
+        between = (1 - smooth) * extrapolated / factor + smooth * extrapolated
+        slow, fast = wavelength > kind.type(original) / low, wavelength < kind.type(original) / high
+        return np.where(slow, extrapolated / factor, np.where(fast, extrapolated, between)), 1.0
+    assert method == "yarn"
+
+    def correction(rotations):
+        return dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(float(base)))
+
+    first, last = correction(keys.get("beta_fast", 32)), correction(keys.get("beta_slow", 1))
+    if keys.get("truncate", True):
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, dim - 1)
+    last = last + 0.001 if first == last else last
+    ramp = np.clip((i / 2 - first) / (last - first), 0, 1)
+    mscale = lambda m: 0.1 * m * math.log(keys["factor"]) + 1
+    attention = mscale(1.0)
+    if "mscale" in keys and "mscale_all_dim" in keys:
+        attention = mscale(keys["mscale"]) / mscale(keys["mscale_all_dim"])
+    return extrapolated / factor * ramp + extrapolated * (1 - ramp), keys.get("attention_factor", attention)
+
+
+def pairs_of(x, dim, interleaved):
+    """The columns that turn, as complex numbers."""
+    a, b = (x[..., 0:dim:2], x[..., 1:dim:2]) if interleaved else (x[..., : dim // 2], x[..., dim // 2 : dim])
+    return a + 1j * b
+
+
+def rope_rotation(x, places, radians, interleaved, size=1.0):
+    """x (..., n, d) wide, its first columns multiplied by size * exp(i angle), and the lengths (..., n, pairs and the rest)."""
+    dim = 2 * len(radians)
+    angles = np.multiply.outer(np.asarray(places, x.dtype), radians)
+    turned = pairs_of(x, dim, interleaved) * (np.cos(angles) + 1j * np.sin(angles)) * size
+    rest = x[..., dim:]
+    parts = (turned.real, turned.imag)
+    columns = np.stack(parts, -1).reshape(*turned.shape[:-1], dim) if interleaved else np.concatenate(parts, -1)
+    return np.concatenate([columns, rest], -1), np.concatenate([np.abs(turned), np.abs(rest)], -1)
+
+
+def rotated(result, farthest, own):
+    """The bound of attention over rotated rows.
+
+    Each component of a rotated row is off by 3 u |pair| (the table, a product, a sum): the logit by 6 sqrt(2) u kappa over
+    the pairs' lengths, the result by twice that and the 4 u kappa of the core. In float64 an angle is off by 4 u times the
+    position, that of the query and that of the key, and cosines, sines and factors by `own` u.
+    """
+    result.slope = 21
+    result.logit = 9
+    if result.dtype == F64:
+        result.extra = (own + 16 * farthest) * result.kappa
+    return laid_out(result)
+
+
+def rope(query, key, value, *, num_heads=8, num_kv_heads=None, base=10000.0, interleaved=False, rotary_dim=None, scaling=None,
+         mask=None, causal=False, scale=None):
+    kv_len, q_len = np.shape(key)[-2], as_rows(query)[0].shape[-2]
+
+    def place(q, k, first, dtype, scale):
+        dim = q.shape[-1] if rotary_dim is None else rotary_dim
+        radians, factor = radians_of(dim, base, scaling, kv_len, wide_type(dtype))
+        q, q_size = rope_rotation(q, np.arange(q_len) + first, radians, interleaved, factor)
+        k, k_size = rope_rotation(k, np.arange(kv_len), radians, interleaved, factor)
+        return q, k, None, (q_size, k_size, 0)
+
+    result = placed(query, key, value, num_heads, num_kv_heads, mask, causal, scale, place)
+    return rotated(result, max(q_len, kv_len), 6)
+
+
+def xpos(query, key, value, *, num_heads=8, num_kv_heads=None, base=10000.0, interleaved=False, gamma=0.4, scale_base=512.0,
+         mask=None, causal=False, scale=None):
+    kv_len, q_len = np.shape(key)[-2], as_rows(query)[0].shape[-2]
+
+    def place(q, k, first, dtype, scale):
+        dim, kind = q.shape[-1], wide_type(dtype)
+        radians, _ = radians_of(dim, base, None, 0, kind)
+        zeta = (np.arange(0, dim, 2).astype(kind) / dim + gamma) / (1 + kind.type(gamma))
+        at, there = np.arange(q_len) + first, np.arange(kv_len)
+        q, q_size = rope_rotation(q, at, radians, interleaved, zeta ** (at[:, None] / kind.type(scale_base)))
+        k, k_size = rope_rotation(k, there, radians, interleaved, zeta ** (-there[:, None] / kind.type(scale_base)))
+        return q, k, None, (q_size, k_size, 0)
+
+    result = placed(query, key, value, num_heads, num_kv_heads, mask, causal, scale, place)
+    return rotated(result, max(q_len, kv_len), 30)
+
+
+def fixed_table(shape, fan):
+    return math.sqrt(6 / fan) * fixed_uniform(42, shape)
+
+
+def t5_bucket(distance, bidirectional, num_buckets, max_distance):
+    """The bucket of one distance j - p, in integers: range b of n begins where (r / exact)^n = (max / exact)^b."""
+    offset = 0
+    if bidirectional:
+        num_buckets //= 2
+        offset = num_buckets if distance > 0 else 0
+        distance = -abs(distance)
+    r, exact = max(-distance, 0), num_buckets // 2
+    if r < exact:
+        return offset + r
+    n = num_buckets - exact
+    b = max(b for b in range(n) if b == 0 or r**n * exact**b >= max_distance**b * exact**n)
+    return offset + exact + b
+
+
+def t5(query, key, value, *, num_heads=8, num_kv_heads=None, num_buckets=32, max_distance=128, bidirectional=None, bias=None,
+       mask=None, causal=False, scale=None):
+    bidirectional = not causal if bidirectional is None else bidirectional
+    table = fixed_table((num_buckets, num_heads), num_buckets + num_heads) if bias is None else np.asarray(bias)
+
+    def place(q, k, first, dtype, scale):
+        distances = np.arange(k.shape[-2])[None, :] - np.arange(q.shape[-2])[:, None] - first
+        bucket = {t: t5_bucket(t, bidirectional, num_buckets, max_distance) for t in np.unique(distances).tolist()}
+        rows = np.array([bucket[t] for t in distances.ravel().tolist()], int).reshape(distances.shape)
+        biases = np.moveaxis(wide(table, dtype)[rows], -1, 0)
+        return q, k, biases, (np.abs(q), np.abs(k), np.abs(biases))
+
+    return laid_out(placed(query, key, value, num_heads, num_kv_heads, mask, causal, 1.0 if scale is None else scale, place))
+
+
+def relative(query, key, value, *, num_heads=8, num_kv_heads=None, max_distance=16, key_embedding=None, value_embedding=None,
+             mask=None, causal=False, scale=None):
+    rows, head = 2 * max_distance + 1, np.shape(query)[-1] // num_heads
+    table = fixed_table((rows, head), rows + head) if key_embedding is None else np.asarray(key_embedding)
+    sizes, at = {}, {}
+
+    def place(q, k, first, dtype, scale):
+        distances = np.arange(k.shape[-2])[None, :] - np.arange(q.shape[-2])[:, None] - first
+        at["rows"] = np.clip(distances, -max_distance, max_distance) + max_distance
+        embedded = wide(table, dtype)[..., at["rows"], :]  # (L, S, d), with heads in front where each has its own
+        products = q[..., :, None, :] * embedded
+        sizes["products"] = abs(scale) * np.abs(products).sum(-1)
+        return q, k, scale * products.sum(-1), (np.abs(q), np.abs(k), sizes["products"])
+
+    result = placed(query, key, value, num_heads, num_kv_heads, mask, causal, scale, place)
+    result.constant = 10
+    if result.dtype == F64:
+        # the products are sums of `head` terms in float64, one after the other at worst
+        most = np.where(result.visible, sizes["products"], 0).max(-1, initial=0)
+        result.extra = 2 * head * most + rows + 1
+    if value_embedding is not None:
+        embedded = wide(np.asarray(value_embedding), result.dtype)[..., at["rows"], :]
+        result.out = result.out + (result.weights[..., None] * embedded).sum(-2)
+        result.peak = result.peak + np.abs(embedded).max((-2, -3), initial=0)[..., None, :]
+    return laid_out(result)
+
+
 # Canonical name -> oracle. A type of attention_types() that is missing here fails the suite.
 TYPES = {
     "scaled_dot": scaled_dot,
@@ -1188,6 +1420,11 @@ TYPES = {
     "poincare": poincare,
     "lorentz": lorentz,
     "mixed_curvature": mixed_curvature,
+    "multi_query": multi_query,
+    "rope": rope,
+    "xpos": xpos,
+    "relative": relative,
+    "t5": t5,
 }
 
 

@@ -668,6 +668,7 @@ def test_states_of_rows_that_see_nothing_merge_row_by_row(isa, dtype_name):
 
 # width, value width, and the parameters to change one at a time; every change must show in the result
 GRAPH_VECTOR = normal((8, 4), np.float64, "graph vector")
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
 TYPE_CASES = {
     "scaled_dot": [{}, {"softcap": 0.8}],
     "multi_head": [{}, {"num_heads": 2}, {"num_heads": 1}],
@@ -676,6 +677,44 @@ TYPE_CASES = {
     "self": [{}],
     "causal": [{}],
     "grouped_query": [{}, {"num_heads": 4, "num_kv_heads": 4}, {"num_heads": 8, "num_kv_heads": 1}],
+    "multi_query": [{}, {"num_heads": 4}, {"num_heads": 1}],
+    "rope": [
+        {},
+        {"num_heads": 2},
+        {"num_heads": 2, "interleaved": True},
+        {"num_heads": 2, "base": 50.0},
+        {"num_heads": 2, "base": 50.0, "rotary_dim": 6},
+        {"num_heads": 2, "scaling": YARN},
+        {"num_heads": 4, "num_kv_heads": 2},
+    ],
+    "xpos": [
+        {},
+        {"num_heads": 2},
+        {"num_heads": 2, "interleaved": True},
+        {"num_heads": 2, "base": 50.0},
+        {"num_heads": 2, "scale_base": 16.0},
+        {"num_heads": 2, "scale_base": 16.0, "gamma": 3.0},
+        {"num_heads": 4, "num_kv_heads": 2},
+    ],
+    "relative": [
+        {},
+        {"num_heads": 2},
+        {"num_heads": 2, "max_distance": 3},
+        {"num_heads": 2, "key_embedding": normal((33, 16), np.float64, "key embedding")},
+        {"num_heads": 2, "key_embedding": normal((2, 33, 16), np.float64, "key embeddings")},
+        {"num_heads": 2, "value_embedding": normal((33, 12), np.float64, "value embedding")},
+        {"num_heads": 2, "value_embedding": normal((2, 33, 12), np.float64, "value embeddings")},
+        {"num_heads": 4, "num_kv_heads": 2, "value_embedding": normal((33, 3), np.float64, "value embedding")},
+    ],
+    "t5": [
+        {},
+        {"num_heads": 4},
+        {"num_heads": 4, "num_buckets": 8},
+        {"num_heads": 4, "num_buckets": 8, "max_distance": 5},
+        {"num_heads": 4, "bidirectional": False},
+        {"num_heads": 4, "bias": normal((32, 4), np.float64, "t5 bias")},
+        {"num_heads": 4, "num_kv_heads": 2},
+    ],
     "alibi": [{}, {"num_heads": 4}, {"slopes": np.linspace(0.05, 0.4, 8)}],
     "sliding_window": [{"window_size": 9}, {"window_size": 1}, {"window_size": 20}],
     "local": [{"window_size": 9}, {"window_size": 1}, {"window_size": 20}],
@@ -697,12 +736,18 @@ TYPE_CASES = {
 UNRANKED = {"moe"}  # no score of a pair
 
 
+def head_counts(name, parameters):
+    """Heads of the query and of the keys."""
+    heads = parameters.get("num_heads", 8)
+    return heads, parameters.get("num_kv_heads", {"grouped_query": 2, "multi_query": 1}.get(name, heads))
+
+
 def type_inputs(name, parameters, batch, q_len, kv_len, dtype):
     width, v_width = 32, 24
     query, key = normal((*batch, q_len, width), dtype, "type q"), normal((*batch, kv_len, width), dtype, "type k")
     value = normal((*batch, kv_len, v_width), dtype, "type v")
-    if name == "grouped_query":
-        heads, kv_heads = parameters.get("num_heads", 8), parameters.get("num_kv_heads", 2)
+    heads, kv_heads = head_counts(name, parameters)
+    if heads != kv_heads:
         key, value = key[..., : width // heads * kv_heads].copy(), value[..., : 3 * kv_heads].copy()
     return tuple(points(name, x, 0.63) for x in (query, key, value))
 
@@ -980,8 +1025,8 @@ def test_attention_scores_are_the_weights(isa, dtype_name, dtype, name):
     oracle = reference.TYPES[name]
     for parameters in TYPE_CASES[name]:
         query, keys, _ = type_inputs(name, parameters, (2,), 21, 45, dtype)
-        kv_heads = parameters.get("num_kv_heads", 2) if name == "grouped_query" else parameters.get("num_heads", 8)
-        some_value = np.ones((2, 45, kv_heads), dtype)
+        parameters = {k: v for k, v in parameters.items() if k != "value_embedding"}  # it has no part in the weights
+        some_value = np.ones((2, 45, head_counts(name, parameters)[1]), dtype)
         seen = []
         for option, options in SCORE_OPTIONS.items():
             if name == "causal" and option == "causal":

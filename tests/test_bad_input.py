@@ -395,6 +395,11 @@ OPTIONS = {
     "poincare": "curvature",
     "lorentz": "space_only",
     "mixed_curvature": "euclidean_dim",
+    "multi_query": "num_heads",
+    "rope": "rotary_dim",
+    "xpos": "scale_base",
+    "relative": "value_embedding",
+    "t5": "bidirectional",
 }
 for name, own in OPTIONS.items():
     case(f"option of {name}", TypeError, says("temperature", name, own), ruvector.get_attention, name, temperature=1.0)
@@ -479,6 +484,114 @@ case("varlen scale", ValueError, says("scale", "nan"), varlen, VQ, VK, VV, [0, 6
 case("varlen window", ValueError, says("window", (-1, 0)), varlen, VQ, VK, VV, [0, 6], [0, 9], window=(-1, 0))
 case("varlen slopes", ValueError, says("alibi_slopes", "(3,)"), varlen, VQ, VK, VV, [0, 6], [0, 9], alibi_slopes=x(3))
 case("varlen out", ValueError, says("out", "(6, 4, 4)"), varlen, VQ, VK, VV, [0, 6], [0, 9], out=x(6, 4, 4))
+
+# Positions -----------------------------------------------------------------------------------------------------------
+
+rope = ruvector.rope
+PQ, PK, PV = x(2, 5, 32), x(2, 7, 32), x(2, 7, 24)
+for bad in (0.5, -1, np.nan, np.inf):
+    case(f"rope base {bad}", ValueError, says("base", bad), rope, Q, base=bad)
+for bad in ("ten", None, True, [1.0]):
+    case(f"rope base {bad!r}", TypeError, says("base", repr(bad)), rope, Q, base=bad)
+case("rope width", ValueError, says("even", "7", "rotary_dim"), rope, x(5, 7))
+case("rope no columns", ValueError, says("(5, 0)"), rope, x(5, 0))
+case("rope number", ValueError, says("x", "()"), rope, np.float32(3))
+case("rope complex", TypeError, says("x", "complex64"), rope, Q.astype(np.complex64))
+for bad in (0, 3, 10, -2):
+    case(f"rope rotary_dim {bad}", ValueError, says("rotary_dim", "8", bad), rope, Q, rotary_dim=bad)
+case("rope rotary_dim 4.0", TypeError, says("rotary_dim", "4.0"), rope, Q, rotary_dim=4.0)
+case("rope interleaved", TypeError, says("interleaved", "1"), rope, Q, interleaved=1)
+case("rope positions shape", ValueError, says("positions", "(4,)", "(2, 5)"), rope, Q, np.arange(4))
+case("rope positions axes", ValueError, says("positions", "(1, 2, 5)"), rope, Q, np.zeros((1, 2, 5)))
+case("rope positions of a vector", ValueError, says("positions", "(2,)"), rope, VECTOR, [1, 2])
+case("rope positions nan", ValueError, says("positions", "nan"), rope, Q, [0, 1, np.nan, 3, 4])
+case("rope positions text", TypeError, says("positions"), rope, Q, ["a"] * 5)
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LLAMA3 = YARN | {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+for name, error, pattern, scaling in (
+    ("type", ValueError, says("rope_type", "longrope", "yarn"), {"rope_type": "longrope", "factor": 2}),
+    ("no type", TypeError, says("rope_type"), {"factor": 2.0}),
+    ("text", TypeError, says("scaling", "'yarn'"), "yarn"),
+    ("number", TypeError, says("scaling", "4.0"), 4.0),
+    ("key", TypeError, says("rope_theta", "factor"), YARN | {"rope_theta": 5e5}),
+    ("no factor", TypeError, says("linear", "factor"), {"rope_type": "linear"}),
+    ("no length", TypeError, says("original_max_position_embeddings"), {"rope_type": "dynamic", "factor": 2.0}),
+    ("unread key", TypeError, says("linear", "beta_fast", "factor"), {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}),
+    ("unread key of default", TypeError, says("default", "factor", "no key"), {"rope_type": "default", "factor": 2.0}),
+    ("factor", ValueError, says("factor", "0.5", "at least 1"), YARN | {"factor": 0.5}),
+    ("factor text", TypeError, says("factor", "'two'"), YARN | {"factor": "two"}),
+    ("length", ValueError, says("original_max_position_embeddings", 0), YARN | {"original_max_position_embeddings": 0}),
+    ("length 2.5", TypeError, says("original_max_position_embeddings"), YARN | {"original_max_position_embeddings": 2.5}),
+    ("beta_slow", ValueError, says("beta_slow", "-1"), YARN | {"beta_slow": -1}),
+    ("betas", ValueError, says("beta_fast", "beta_slow", "0.5"), YARN | {"beta_fast": 0.5}),
+    ("truncate", TypeError, says("truncate", "1"), YARN | {"truncate": 1}),
+    ("ramp of llama3", ValueError, says("high_freq_factor", "low_freq_factor"), LLAMA3 | {"high_freq_factor": 1.0}),
+):
+    case(f"rope scaling {name}", error, pattern, rope, Q, scaling=scaling)
+    case(f"rope_attention scaling {name}", error, pattern, ruvector.rope_attention, PQ, PK, PV, scaling=scaling)
+case("rope scaling base", ValueError, says("base", "yarn"), rope, Q, base=1, scaling=YARN)
+case("RopeScaling type", ValueError, says("rope_type", "3"), ruvector.RopeScaling, 3)
+
+for name in ("rope", "xpos", "relative", "t5"):
+    function = getattr(ruvector, f"{name}_attention")
+    case(f"{name} heads", ValueError, HEADS, function, WIDE, LONG, LONG, 5)
+    case(f"{name} widths", ValueError, says("Query and key dimensions must match: 32 vs 24"), function, PQ, PV, PV)
+    case(f"{name} lengths", ValueError, says("same length: 7 vs 5"), function, PQ, PK, PV[:, :5])
+    case(f"{name} value heads", ValueError, says("Value dimension 6", "num_heads", "4"), function, PQ, PK, V, 4)
+    case(f"{name} kv heads", ValueError, says("num_kv_heads", "3", "8"), function, PQ, PK, PV, 8, 3)
+    case(f"{name} key width", ValueError, says("num_kv_heads * head_dim = 2 * 4 = 8", "32"), function, PQ, PK, PV, 8, 2)
+    case(f"{name} batch", ValueError, says("(2, 5, 32)", "(3, 7, 32)"), function, PQ, x(3, 7, 32), PV)
+    case(f"{name} axes", ValueError, says("key", "(32,)"), function, PQ, PK[0, 0], PV)
+    case(f"{name} type no columns", ValueError, r"(?i)dim", function, x(5, 0), x(7, 0), x(7, 0))
+    case(f"{name} mask", ValueError, says("mask", "(4, 7)", "(2, 5, 7)"), function, PQ, PK, PV, mask=np.ones((4, 7), bool))
+    case(f"{name} mask of a vector", ValueError, says("mask", "(6,)"), function, PQ[0, 0], PK[0], PV[0], mask=np.ones(6, bool))
+    case(f"{name} training", TypeError, says("training", "1"), ruvector.get_attention(name), PQ, PK, PV, training=1)
+    case(f"{name} rng", ValueError, says("dropout", "rng"), function, PQ, PK, PV, dropout=0.5, training=True)
+    case(f"{name} out", ValueError, says("out", "(2, 5, 24)"), function, PQ, PK, PV, out=np.zeros((2, 5, 6), np.float32))
+    for bad in (0, -1, 1025):
+        case(f"{name} num_heads {bad}", ValueError, says("num_heads", bad), function, PQ, PK, PV, bad)
+        case(f"{name} num_kv_heads {bad}", ValueError, says("num_kv_heads", bad), function, PQ, PK, PV, 8, bad)
+    case(f"{name} num_kv_heads 2.0", TypeError, says("num_kv_heads", "2.0"), function, PQ, PK, PV, 8, 2.0)
+    score = ruvector.attention_score
+    case(f"{name} score heads", ValueError, HEADS, score, WIDE[0], LONG[0], name, num_heads=5)
+    case(f"{name} score widths", ValueError, exactly("Query and key dimensions must match: 32 vs 24"), score, PQ[0, 0], PV[0, 0], name)
+    case(f"{name} score key width", ValueError, says("= 2 * 4 = 8"), score, PQ[0, 0], PK[0, 0], name, num_kv_heads=2)
+    case(f"{name} score axes", ValueError, says("axis"), score, np.float32(1), PK[0, 0], name)
+    case(f"{name} score no columns", ValueError, r"(?i)dim", score, x(0), x(0), name)
+for name in ("rope", "xpos"):
+    function = getattr(ruvector, f"{name}_attention")
+    case(f"{name} odd heads", ValueError, says("even", "3"), function, x(5, 9), x(7, 9), x(7, 9), 3)
+    case(f"{name} type base", ValueError, says("base", "0.9"), function, PQ, PK, PV, base=0.9)
+    case(f"{name} type interleaved", TypeError, says("interleaved"), function, PQ, PK, PV, interleaved="yes")
+for bad in (3, 6, 0):
+    case(f"rope type rotary_dim {bad}", ValueError, says("rotary_dim", bad), ruvector.rope_attention, PQ, PK, PV, rotary_dim=bad)
+for bad in (0, -0.5):
+    case(f"xpos gamma {bad}", ValueError, says("gamma", bad), ruvector.xpos_attention, PQ, PK, PV, gamma=bad)
+case("xpos scale_base", ValueError, says("scale_base", "0.5"), ruvector.xpos_attention, PQ, PK, PV, scale_base=0.5)
+relative = ruvector.relative_attention
+case("relative distance", ValueError, says("max_distance", 0), relative, PQ, PK, PV, max_distance=0)
+for option, width in (("key_embedding", 4), ("value_embedding", 3)):
+    want = says(option, f"(33, {width})", "8 heads")
+    case(f"relative {option} rows", ValueError, want, relative, PQ, PK, PV, **{option: x(32, width)})
+    case(f"relative {option} columns", ValueError, want, relative, PQ, PK, PV, **{option: x(33, width + 1)})
+    case(f"relative {option} heads", ValueError, want, relative, PQ, PK, PV, **{option: x(4, 33, width)})
+    bad = np.full((33, width), np.nan)
+    case(f"relative {option} nan", ValueError, says(option, "finite"), relative, PQ, PK, PV, **{option: bad})
+    case(f"relative {option} text", TypeError, says(option), relative, PQ, PK, PV, **{option: "abc"})
+t5 = ruvector.t5_attention
+case("t5 bias shape", ValueError, says("bias", "(32, 8)", "(8, 32)"), t5, PQ, PK, PV, bias=x(8, 32))
+case("t5 bias inf", ValueError, says("bias", "finite"), t5, PQ, PK, PV, bias=np.full((32, 8), np.inf))
+case("t5 odd buckets", ValueError, says("num_buckets", "even", 7), t5, PQ, PK, PV, num_buckets=7)
+case("t5 two buckets", ValueError, says("num_buckets", "at least 4", 2), t5, PQ, PK, PV, num_buckets=2)
+case("t5 one bucket", ValueError, says("num_buckets", 1), t5, PQ, PK, PV, num_buckets=1)
+case("t5 distance", ValueError, says("max_distance", "8", "5"), t5, PQ, PK, PV, max_distance=5)
+case("t5 score distance", ValueError, says("max_distance", "5"), ruvector.attention_score, PQ[0, 0], PK[0, 0], "t5", max_distance=5)
+case("t5 bidirectional", TypeError, says("bidirectional", "0"), t5, PQ, PK, PV, bidirectional=0)
+for bad in (0, 1025):
+    case(f"multi_query num_heads {bad}", ValueError, says("num_heads", bad), ruvector.multi_query_attention, PQ, PK, PV, bad)
+case("multi_query key width", ValueError, says("1 * 4 = 4", "32"), ruvector.multi_query_attention, PQ, PK, PV)
+case("multi_query heads", ValueError, HEADS, ruvector.multi_query_attention, WIDE, LONG, LONG, 5)
+case("multi_query score", ValueError, says("4 vs 32"), ruvector.attention_score, PQ[0, 0], PK[0, 0], "multi_query")
 
 # Hyperbolic geometry -------------------------------------------------------------------------------------------------
 

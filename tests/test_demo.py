@@ -685,13 +685,13 @@ def test_script_prints_version_types_and_runtime(tmp_path):
     result = script("types", folder=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     header, *rows = result.stdout.splitlines()
-    assert header.split() == ["name", "aliases", "complexity", "best", "for", "parameters"]
+    assert header.split() == ["name", "aliases", "family", "complexity", "best", "for", "parameters", "paper"]
     assert [row.split()[0] for row in rows] == [record.name for record in ruvector.attention_types()]
     for row, record in zip(rows, ruvector.attention_types()):
-        for word in (*record.aliases, record.complexity, record.best_for):
+        for word in (*record.aliases, record.family, record.complexity, record.best_for, record.reference):
             assert word in row
         for parameter in record.parameters:
-            assert f"{parameter.name}={parameter.default}" in row
+            assert f"{parameter.name}={parameter.default} ({parameter.range_text()})" in row
 
     result = script("info", folder=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")

@@ -805,7 +805,7 @@ def moe_attention(
     key : array_like, shape (..., S, d)
     value : array_like, shape (..., S, dv)
     num_experts : int, default 8
-        Divides d where `w_q` is not given.
+        At least 1; divides d where `w_q` is not given.
     top_k : int, default 2
         Heads a query, from 1 to num_experts.
     gate : array_like, shape (d, num_experts), optional
@@ -821,7 +821,7 @@ def moe_attention(
         Limits the queries of an expert, as in `moe_route`; all queries of the call are counted. A query that loses all its
         experts gives 0.
     jitter_noise : float, default 0.0
-        In training, the router's input is multiplied by uniform numbers from [1 - jitter_noise, 1 + jitter_noise).
+        At least 0, below 1: in training, the router's input is multiplied by uniform numbers from [1 - jitter_noise, 1 + jitter_noise).
     {common}
 
     Returns

@@ -1,0 +1,109 @@
+"""What is written about the attention types: docs/types.md, and the docstring of each type's function."""
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ruvector
+import ruvector.cli
+from support import check_python
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "types.md"
+# The function of a type is called <name>_attention, but for:
+FUNCTIONS = {"flash_v2": "flash_attention", "gat": "gat", "gatv2": "gatv2"}
+# Parameters that a function has in another form: GAT's heads are the first axis of its projections.
+ELSEWHERE = {("gat", "num_heads"), ("gatv2", "num_heads")}
+RECORDS = {record.name: record for record in ruvector.attention_types()}
+PAPER = r"arXiv:\d{4}\.\d{5}|PMLR \d+|ICLR"
+
+
+def function_of(name):
+    return getattr(ruvector, FUNCTIONS.get(name, f"{name}_attention"))
+
+
+def test_the_page_of_types_is_what_the_command_writes(tmp_path):
+    """In a process of its own: other tests register types."""
+    if not PAGE.exists():
+        pytest.skip("docs/types.md is not beside the tests")
+    written = tmp_path / "types.md"
+    check_python(f"import ruvector.cli, sys; sys.exit(ruvector.cli.main(['types', '--markdown', {str(written)!r}]))")
+    assert PAGE.read_text(encoding="utf-8") == written.read_text(encoding="utf-8"), (
+        "run: ruvector types --markdown docs/types.md"
+    )
+
+
+def test_the_page_has_every_fact_of_the_records(tmp_path):
+    written = tmp_path / "types.md"
+    assert ruvector.cli.main(["types", "--markdown", str(written)]) == 0
+    text = written.read_text(encoding="utf-8")
+    rows = {}
+    for row in re.findall(r"^\| \[?`(\w+)`.*$", text.split("\n## ")[0], re.MULTILINE):
+        rows[row] = next(line for line in text.splitlines() if re.match(rf"\| \[?`{row}`", line)).replace("\\*", "*")
+    assert list(rows) == [record.name for record in ruvector.attention_types()]
+    for record in ruvector.attention_types():
+        for fact in (record.family, record.complexity, record.best_for, record.reference, *record.aliases):
+            assert fact in rows[record.name], f"{record.name}: {fact}"
+        if not record.parameters:
+            continue
+        section = re.search(rf"^## {record.name}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL).group(1)
+        for parameter in record.parameters:
+            row = f"| `{parameter.name}` | `{parameter.default}` | {parameter.range_text()} | {parameter.description} |"
+            assert row in section.replace("\\|", "|"), row
+
+
+def test_a_page_that_cannot_be_written_is_the_users_mistake(tmp_path, capsys):
+    assert ruvector.cli.main(["types", "--markdown", str(tmp_path / "no" / "types.md")]) == 2
+    assert "types.md" in capsys.readouterr().err
+
+
+def entries(doc):
+    """Parameter -> its text in the section "Parameters"."""
+    body = re.split(r"\n\n(?=[A-Z].*\n-+\n)", doc.split("Parameters\n----------\n")[1])[0]
+    found = {}
+    for entry in re.split(r"\n(?=\S)", body):
+        head, _, _ = entry.partition(" : ")
+        for name in re.findall(r"\w+", head):
+            found[name] = entry
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(RECORDS))
+def test_docstring_of_a_type(name):
+    record, function = RECORDS[name], function_of(name)
+    doc = inspect.getdoc(function)
+    formulas = re.findall(r"``([^`]+)``", doc)
+    assert any(re.search(r"softmax|sum", formula) for formula in formulas), "no formula"
+    papers = re.findall(PAPER, record.reference)
+    assert papers, f"the record's reference names no paper: {record.reference}"
+    assert set(papers) <= set(re.findall(PAPER, " ".join(doc.split()))), f"the docstring does not name {papers}"
+    notes = doc.split("Notes\n-----\n")[1].split("Examples\n--------\n")[0]
+    assert re.search(r"O\(|operations", notes), "no cost"
+    signature, explained = inspect.signature(function).parameters, entries(doc)
+    for parameter in record.parameters:
+        if (name, parameter.name) in ELSEWHERE:
+            continue
+        assert parameter.name in signature, parameter.name
+        text = explained[parameter.name]
+        if parameter.type in ("int", "float"):
+            for end in (parameter.low, parameter.high):
+                pattern = "" if end is None else rf"(?<![\w.]){end:.10g}(?!\w|\.\d)"
+                assert re.search(pattern, text), f"{parameter.name}: {end} is not in {text!r}"
+
+
+@pytest.mark.parametrize("name", sorted(RECORDS))
+def test_example_of_a_type_calls_it(name):
+    function = function_of(name)
+    tests = doctest.DocTestFinder().find(function, name, globs={"ruvector": ruvector, "np": np})
+    examples = [example for test in tests for example in test.examples]
+    assert any(f"ruvector.{function.__name__}(" in example.source for example in examples)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE, verbose=False)
+    for test in tests:
+        assert runner.run(test).failed == 0
+
+
+def test_every_function_of_a_type_is_public():
+    for name in RECORDS:
+        assert function_of(name).__name__ in ruvector.__all__, name
