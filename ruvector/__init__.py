@@ -86,6 +86,16 @@ from ruvector.mechanisms.moe import (
     moe_route,
     router_z_loss,
 )
+from ruvector.mechanisms.sparse import (
+    axial_attention,
+    bigbird_attention,
+    block_sparse_attention,
+    dilated_attention,
+    longformer_attention,
+    sliding_attention,
+    sparse_attention,
+)
+from ruvector.patterns import Pattern as SparsePattern
 from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_runtime, use_isa
 
 __version__ = "0.1.0"
@@ -102,6 +112,7 @@ __all__ = [
     "MixtureOfExperts",
     "Parameter",
     "Routing",
+    "SparsePattern",
     "UnknownAttentionType",
     "__version__",
     "alibi_attention",
@@ -109,9 +120,13 @@ __all__ = [
     "attention_score",
     "attention_scores",
     "attention_types",
+    "axial_attention",
     "batched_dot_products",
+    "bigbird_attention",
+    "block_sparse_attention",
     "causal_attention",
     "cross_attention",
+    "dilated_attention",
     "dot",
     "exp_map",
     "expert_capacity",
@@ -132,6 +147,7 @@ __all__ = [
     "local_attention",
     "log_map",
     "log_softmax",
+    "longformer_attention",
     "lorentz_attention",
     "lorentz_cdist",
     "lorentz_centroid",
@@ -155,8 +171,10 @@ __all__ = [
     "self_attention",
     "set_num_threads",
     "show_runtime",
+    "sliding_attention",
     "sliding_window_attention",
     "softmax",
+    "sparse_attention",
     "top_k_gating",
     "topk",
     "use_isa",

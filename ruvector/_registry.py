@@ -24,6 +24,10 @@ class UnknownAttentionType(ValueError, LookupError):
     """No attention type has that name; the message lists those that exist."""
 
 
+# Kinds of parameters that are checked where they are used.
+_OWN_CHECKS = MappingProxyType({"pattern": _coerce.pattern, "tokens": _coerce.tokens, "layout": _coerce.layout})
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One option of an attention type.
@@ -33,7 +37,8 @@ class Parameter:
     name : str
     type : str
         ``"int"``, ``"float"``, ``"bool"``, ``"array"``, ``"nonzero"`` (a number other than 0, or an array of them that
-        broadcasts to the leading axes) or ``"graph"`` (edges: integers of shape (2, E), or a CSRGraph).
+        broadcasts to the leading axes), ``"graph"`` (edges: integers of shape (2, E), or a CSRGraph), ``"pattern"`` (a Pattern, or
+        the name of one), ``"tokens"`` (a count, or positions) or ``"layout"`` (boolean blocks).
     default : int, float, bool or None
     low, high : float or None
         Inclusive range; None where there is no limit.
@@ -55,6 +60,8 @@ class Parameter:
             return float64_array(value, self.name)
         if self.type == "graph":
             return _coerce.edges(value, self.name)
+        if self.type in _OWN_CHECKS:
+            return _OWN_CHECKS[self.type](value, self.name)
         if self.type == "nonzero":
             return nonzero(value, self.name)
         if self.type == "bool":
