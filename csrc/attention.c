@@ -97,10 +97,9 @@ static rv_status check_sparse(const rv_attn_args *a)
     }
     if (!s->starts)
         return RV_OK;
-    int gathers = s->block_q == 1 && s->block_k == 1;
     if (s->block_q < 1 || s->block_k < 1 || s->block_q > RV_FAR / 4 || s->block_k > RV_FAR / 4 || (s->lists != 1 && s->lists != a->heads))
         return RV_ERR_PARAM;
-    if (gathers && (s->shared_count || a->slopes || a->dropout > 0 || a->left < RV_FAR || a->right < RV_FAR))
+    if (s->gather && (s->block_q != 1 || s->block_k != 1 || s->shared_count || a->slopes || a->dropout > 0 || a->left < RV_FAR || a->right < RV_FAR))
         return RV_ERR_PARAM;
     int64_t count, keys = blocks_of(a->kv_len, s->block_k);
     if (rv_mul(s->lists, blocks_of(a->q_len, s->block_q), &count))
@@ -847,7 +846,7 @@ rv_status rv_attn_run(const rv_attn_args *a)
     r.states = NULL;
     rv_attn_options *o = &r.options;
     options_of(a, o);
-    r.gathers = a->sparse && a->sparse->starts && a->sparse->block_q == 1 && a->sparse->block_k == 1;
+    r.gathers = a->sparse && a->sparse->starts && a->sparse->gather;
     r.block_q = r.block_tiles = r.range_room = 0;
     r.sets_heads = 1;
     if (a->sparse && !r.gathers) {

@@ -208,15 +208,16 @@ typedef struct rv_kv_storage {
 
 /* Which keys the queries see, where it is not all of a window. Queries lie in blocks of block_q rows, keys in blocks of block_k, the
  * last of which may be short: block b of list h sees the key blocks `blocks[starts[h * q_blocks + b] .. starts[h * q_blocks + b + 1])`,
- * ascending and distinct; the window and the mask hide more of them. With block_q = block_k = 1, keys are gathered row by row.
+ * ascending and distinct; the window and the mask hide more of them. `gather`: blocks of 1, whose keys are copied together row by row.
  * `shared`: pairs first, last of ascending, disjoint, not empty key ranges that every query sees whatever its list and the sides of
  * the window, up to its position + shared_right; with starts NULL, beside all of the window. */
 typedef struct rv_sparse {
+    int gather;
     int64_t block_q, block_k;
     int64_t lists;                      /* 1, or the call's heads */
     const int64_t *starts;              /* [lists * q_blocks + 1]; NULL: no lists */
     const int32_t *blocks;
-    const int64_t *shared;              /* [2 * shared_count]; not with blocks of 1 */
+    const int64_t *shared;              /* [2 * shared_count]; not with gather */
     int64_t shared_count, shared_right;
 } rv_sparse;
 

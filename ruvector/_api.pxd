@@ -126,6 +126,7 @@ cdef extern from "ruvector.h" nogil:
         rv_array source, target, scales
 
     ctypedef struct rv_sparse:
+        int gather
         int64_t block_q, block_k, lists
         const int64_t *starts
         const int32_t *blocks

@@ -46,7 +46,7 @@ def sparse(
     softcap: float,
     window: Any,
     offset: int,
-    blocks: tuple[int, int, int, Any, Any] | None,
+    blocks: tuple[bool, int, int, int, Any, Any] | None,
     shared: tuple[Any, int | None] | None,
     return_lse: bool,
     out: Any,

@@ -464,8 +464,8 @@ def partial(query, key, value, mask, double scale, bint causal, bint enable_gqa,
 
 
 def sparse(query, key, value, mask, double scale, double softcap, window, int64_t offset, blocks, shared, bint return_lse, out):
-    """A pattern's part after its checks: query i stands at position i + offset. blocks: None or (block_q, block_k, lists, starts
-    int64, blocks int32); shared: None or (int64 pairs, right)."""
+    """A pattern's part after its checks: query i stands at position i + offset. blocks: None or (gather, block_q, block_k,
+    lists, starts int64, blocks int32); shared: None or (int64 pairs, right)."""
     cdef rv_attn_args a
     cdef rv_sparse s
     clear(&a)
@@ -474,9 +474,9 @@ def sparse(query, key, value, mask, double scale, double softcap, window, int64_
     a.offset = offset
     a.softcap = softcap
     if blocks is not None:
-        s.block_q, s.block_k, s.lists = blocks[0], blocks[1], blocks[2]
-        s.starts = <const int64_t *>RV_DATA(blocks[3])
-        s.blocks = <const int32_t *>RV_DATA(blocks[4])
+        s.gather, s.block_q, s.block_k, s.lists = blocks[0], blocks[1], blocks[2], blocks[3]
+        s.starts = <const int64_t *>RV_DATA(blocks[4])
+        s.blocks = <const int32_t *>RV_DATA(blocks[5])
         a.sparse = &s
     if shared is not None:
         s.shared = <const int64_t *>RV_DATA(shared[0])

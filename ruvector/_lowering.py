@@ -72,7 +72,7 @@ class Blocks:
         starts = np.zeros(layout[..., 0].size + 1, np.int64)
         np.cumsum(layout.sum(-1).ravel(), out=starts[1:])
         blocks = np.nonzero(layout)[-1].astype(np.int32)
-        self.blocks = (block_q, block_k, len(layout) if layout.ndim == 3 else 1, starts, blocks)
+        self.blocks = (False, block_q, block_k, len(layout) if layout.ndim == 3 else 1, starts, blocks)
         self.window = window
         self.mask = mask
 
@@ -87,7 +87,7 @@ class Rows:
     """Keys gathered for each row: (lists, starts, indices)."""
 
     def __init__(self, starts, indices, lists=1):
-        self.blocks = (1, 1, lists, starts, indices)
+        self.blocks = (True, 1, 1, lists, starts, indices)
 
     def run(self, call, out, lse):
         """Writes the state of this part."""

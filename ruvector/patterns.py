@@ -739,7 +739,7 @@ def bigbird(block_size=64, window_blocks=3, global_blocks=2, random_blocks=3, *,
     --------
     >>> from ruvector import patterns
     >>> patterns.density(patterns.bigbird(10, 3, 1, 1), 100)
-    0.54
+    0.53
     """
     counts = (
         _length(x, name)

@@ -12,6 +12,7 @@ SOFTMAX_PEERS = ("numpy", "torch", "onnxruntime", "openvino", "jax", "numba")
 DOT_PEERS = ("numpy", "torch", "simsimd", "numkong", "numba")
 MATVEC_PEERS = ("numpy", "torch", "simsimd", "numkong", "faiss", "jax", "numba")
 CACHE_PEERS = ("numpy", "torch", "zentorch", "onnxruntime")
+SPARSE_PEERS = ("torch",)
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class Row:
         if self.kind in ("dot", "matvec"):
             return 2.0 * s["keys"] * s["dim"]
         pairs = s["length"] * s["keys"]
+        if self.kind == "window":
+            pairs = s["length"] * s["window"] - s["window"] * (s["window"] - 1) // 2
+        elif self.kind == "blocks":
+            pairs = s["length"] * s["block"] * s["blocks"]
         if self.options.get("causal"):
             pairs -= s["length"] * (s["length"] - 1) // 2
         return 4.0 * s["heads"] * s["dim"] * pairs
@@ -75,7 +80,7 @@ class Row:
     def bytes(self) -> float:
         """Bytes that must be read or written at least once."""
         s, item = self.sizes, {"float64": 8, "float32": 4}.get(self.dtype, 2)
-        if self.kind in ("attention", "cache"):
+        if self.kind in ("attention", "cache", "window", "blocks"):
             return item * s["dim"] * (2 * s["key_heads"] * s["keys"] + 2 * s["heads"] * s["length"])
         if self.kind == "softmax":
             return 2.0 * item * s["rows"] * s["columns"]
@@ -178,6 +183,33 @@ def _decode() -> Iterable[Row]:
             yield _attention(group, 32, 1, keys, 128, "float32", _DECODE_GROUPED, key_heads=8, peers=peers, kind=kind)
 
 
+def _sparse() -> Iterable[Row]:
+    """A causal window, and blocks drawn at random; the goals are against the best of PyTorch's ways, and its masked one."""
+    windows = {4096: Goal(2.4, 17.0), 16384: Goal(2.6)}
+    blocks = {4096: (4, Goal(2.0, 4.5)), 16384: (8, Goal(2.0))}
+    for n, goal in windows.items():
+        sizes = {"heads": 8, "key_heads": 8, "length": n, "keys": n, "dim": 64, "window": 256}
+        yield Row(
+            name=f"window-f32-8x{n}x64-256",
+            group="window",
+            kind="window",
+            sizes=sizes,
+            goal=goal,
+            peers=SPARSE_PEERS,
+        )
+    for n, (count, goal) in blocks.items():
+        sizes = {"heads": 8, "key_heads": 8, "length": n, "keys": n, "dim": 64, "block": 128, "blocks": count}
+        yield Row(
+            name=f"blocks-f32-8x{n}x64-{count}of{n // 128}",
+            group="blocks",
+            kind="blocks",
+            sizes=sizes,
+            goal=goal,
+            peers=SPARSE_PEERS,
+            needs="sparse_attention",
+        )
+
+
 def _tiny() -> Iterable[Row]:
     """One query, few keys, one head: the cost of a call."""
     for keys in (10, 32, 128):
@@ -238,7 +270,7 @@ def _dots() -> Iterable[Row]:
             )
 
 
-ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_tiny(), *_softmax(), *_dots())
+ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_sparse(), *_tiny(), *_softmax(), *_dots())
 
 # Goals that belong to no single row.
 TWO_THREADS = 1.9  # one thread's time over that of two, where one thread takes 20 ms or more over products

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ruvector.bench.problems import Attention, Cache, Call, Dot, Matvec, Problem, Softmax, Unsupported
+from ruvector.bench.problems import Attention, Blocks, Cache, Call, Dot, Matvec, Problem, Softmax, Unsupported, Window
 
 __all__ = ["NAMES", "Peer", "Unsupported", "environment", "load"]
 
@@ -38,6 +38,14 @@ class Peer:
 
     def cache(self, problem: Cache) -> dict[str, Call]:
         """Append a key and a value, then attend."""
+        raise Unsupported("not one of its functions")
+
+    def window(self, problem: Window) -> dict[str, Call]:
+        """Attention over the last keys up to each query."""
+        raise Unsupported("not one of its functions")
+
+    def blocks(self, problem: Blocks) -> dict[str, Call]:
+        """Attention over some blocks of keys."""
         raise Unsupported("not one of its functions")
 
     def softmax(self, problem: Softmax) -> dict[str, Call]:
