@@ -28,13 +28,19 @@
 #define RV_CACHE_BYTES (32 << 20)       /* where the system does not tell */
 #define RV_AHEAD_BYTES 8192
 
+/* Gathered keys: so many are copied side by side at once; a run of so many neighbours is read where it lies instead. Rows go to
+ * tasks in groups of about RV_GATHER_ROWS rows. */
+#define RV_GATHER_KEYS 256
+#define RV_GATHER_RUN 64
+#define RV_GATHER_ROWS 16
+
 /* Calls that need no more scratch than this use the stack. */
 #define RV_STACK_SCRATCH 16384
 
 typedef struct segment {
     int64_t query_row, key_row, q_len, kv_len;
     int few;                    /* which kernel */
-    int64_t tiles;              /* per head (tiled), or row sets per shared head (few) */
+    int64_t tiles;              /* per head (tiled), or row sets per shared head (few, gathered) */
     int64_t splits, split_keys, first_key, last_key;    /* few: the range some row sees */
     int64_t task;               /* number of its first task */
     int64_t row;                /* rows (batch, head, query) before it, for lse and dropout draws */
@@ -49,6 +55,9 @@ typedef struct run {
     int64_t tile_q;
     int64_t share, sets_heads;  /* heads in a row that share keys and values; of those, how many one few-state takes */
     int tile_block, few_block;
+    int gathers;                /* the one segment's rows gather their keys */
+    int64_t block_q, block_tiles;   /* sparse: queries of a block, and its tiles; else 0 and all tiles */
+    int64_t range_room;         /* sparse: most ranges of a tile */
     int widens;                 /* tiled: keys and values are converted to the type of the arithmetic, query and out too */
     int split_tasks;            /* few: splits of the single segment are tasks of their own */
     rv_dtype kv;                /* how key and value are stored */
@@ -73,6 +82,45 @@ static int array_fits(const rv_array *x, size_t item, int batch_axes)
     for (int i = 0; i < batch_axes; i++)
         low |= x->batch_stride[i];
     return (low & ((int64_t)item - 1)) == 0;
+}
+
+static int64_t blocks_of(int64_t length, int64_t block) { return length / block + (length % block != 0); }
+
+static rv_status check_sparse(const rv_attn_args *a)
+{
+    const rv_sparse *s = a->sparse;
+    if (a->storage || a->weights || a->sequences || s->shared_count < 0)
+        return RV_ERR_PARAM;
+    for (int64_t i = 0, last = 0; i < s->shared_count; i++) {
+        int64_t first = s->shared[2 * i];
+        if (first < last || s->shared[2 * i + 1] <= first || s->shared[2 * i + 1] > a->kv_len)
+            return RV_ERR_INDEX;
+        last = s->shared[2 * i + 1];
+    }
+    if (!s->starts)
+        return RV_OK;
+    if (s->block_q < 1 || s->block_k < 1 || s->block_q > RV_FAR / 4 || s->block_k > RV_FAR / 4 || (s->lists != 1 && s->lists != a->heads))
+        return RV_ERR_PARAM;
+    if (s->gather && (s->block_q != 1 || s->block_k != 1 || s->shared_count || a->slopes || a->dropout > 0 || a->left < RV_FAR || a->right < RV_FAR))
+        return RV_ERR_PARAM;
+    int64_t count, keys = blocks_of(a->kv_len, s->block_k);
+    if (rv_mul(s->lists, blocks_of(a->q_len, s->block_q), &count))
+        return RV_ERR_SHAPE;
+    if (s->starts[0] != 0)
+        return RV_ERR_PARAM;
+    for (int64_t i = 0; i < count; i++) {
+        if (s->starts[i + 1] < s->starts[i])
+            return RV_ERR_PARAM;
+        int64_t last = -1;
+        int wrong = 0;
+        for (int64_t j = s->starts[i]; j < s->starts[i + 1]; j++) {
+            wrong |= s->blocks[j] <= last;
+            last = s->blocks[j];
+        }
+        if (wrong || last >= keys)
+            return RV_ERR_INDEX;
+    }
+    return RV_OK;
 }
 
 static rv_status check(const rv_attn_args *a, int64_t *batch)
@@ -114,6 +162,11 @@ static rv_status check(const rv_attn_args *a, int64_t *batch)
     int64_t rows;
     if (rv_mul(*batch, a->heads, &rows) || rv_mul(rows, max64(a->q_len, 1), &rows))
         return RV_ERR_SHAPE;
+    if (a->sparse) {
+        rv_status status = check_sparse(a);
+        if (status != RV_OK)
+            return status;
+    }
     if (a->sequences) {
         if (a->batch_axes || !a->query_starts || !a->key_starts || a->mask_kind || a->weights)
             return RV_ERR_PARAM;
@@ -142,14 +195,18 @@ static int64_t plan(const run *r, segment *s)
 {
     const rv_attn_args *a = r->a;
     int64_t offset = a->sequences ? s->kv_len - s->q_len + a->offset : a->offset;
-    s->few = a->weights || s->q_len < RV_TILE_MIN_ROWS;
+    s->few = a->weights || (s->q_len < RV_TILE_MIN_ROWS && !a->sparse);
     s->first_key = min64(max64(offset - r->options.left, 0), s->kv_len);
     s->last_key = max64(min64(offset + s->q_len + r->options.right, s->kv_len), s->first_key);
     s->splits = 1;
     if (s->q_len == 0)
         return s->tiles = 0;
+    if (r->gathers) {
+        s->tiles = (s->q_len + RV_GATHER_ROWS - 1) / RV_GATHER_ROWS;
+        return s->tiles * r->batch * div64(a->heads, r->sets_heads);
+    }
     if (!s->few) {
-        s->tiles = (s->q_len + r->tile_q - 1) / r->tile_q;
+        s->tiles = r->block_q ? blocks_of(s->q_len, r->block_q) * r->block_tiles : (s->q_len + r->tile_q - 1) / r->tile_q;
         return s->tiles * r->batch * a->heads;
     }
     if (a->weights) {
@@ -180,7 +237,12 @@ static double work_ns(const run *r)
         const segment *s = r->segments + i;
         double seen = (double)(s->last_key - s->first_key);
         double window = (double)r->options.left + (double)r->options.right + 1;
-        if (s->q_len > 1 && window < seen)
+        if (a->sparse && a->sparse->starts) {
+            const rv_sparse *p = a->sparse;
+            double q_blocks = (double)p->lists * (double)blocks_of(s->q_len, p->block_q);
+            seen = (double)p->starts[p->lists * blocks_of(s->q_len, p->block_q)] * (double)p->block_k / q_blocks;
+        }
+        else if (s->q_len > 1 && window < seen)
             seen = window;
         else if (s->q_len > 1 && (r->options.right < s->kv_len || r->options.left < s->kv_len))
             seen *= 0.5;
@@ -317,20 +379,69 @@ static void wide_tile(run *r, rv_tile *t, int worker, int64_t batch, int64_t hea
             r->k->narrow(a->dtype, out + i * v_dim, to + i * a->out.row_stride, v_dim);
 }
 
+/* Adds [first, last) behind the other ranges, or to the last of them. */
+static int64_t add_range(rv_range *to, int64_t count, int64_t first, int64_t last, int near)
+{
+    if (first >= last)
+        return count;
+    if (count && to[count - 1].last == first && to[count - 1].near == near) {
+        to[count - 1].last = last;
+        return count;
+    }
+    to[count].first = first;
+    to[count].last = last;
+    to[count].near = near;
+    return count + 1;
+}
+
+/* What the rows of a tile see, in ascending order: its lists' blocks, or all, inside [first, last), which the window reaches; and
+ * the shared ranges. Neighbours are joined, so that score blocks are full. */
+static int64_t tile_ranges(const run *r, const segment *s, int64_t head, int64_t block, int64_t position, int64_t rows,
+                           int64_t first, int64_t last, rv_range *to)
+{
+    const rv_sparse *p = r->a->sparse;
+    int64_t count = 0, shared = 0, at = 0, end = 1, most = min64(s->kv_len, max64(position + rows + min64(p->shared_right, RV_FAR), 0));
+    if (p->starts) {
+        const int64_t *list = p->starts + (p->lists == 1 ? 0 : head) * blocks_of(s->q_len, p->block_q) + block;
+        at = list[0];
+        end = list[1];
+    }
+    for (; at < end; at++) {
+        int64_t from = p->starts ? max64(p->blocks[at] * p->block_k, first) : first;
+        int64_t to_key = p->starts ? min64((p->blocks[at] + (int64_t)1) * p->block_k, last) : last;
+        for (; shared < p->shared_count && p->shared[2 * shared] < to_key; shared++) {
+            int64_t low = p->shared[2 * shared], high = p->shared[2 * shared + 1];
+            count = add_range(to, count, from, low, 1);
+            count = add_range(to, count, low, min64(high, most), 0);
+            from = max64(from, high);
+        }
+        count = add_range(to, count, from, to_key, 1);
+    }
+    for (; shared < p->shared_count; shared++)
+        count = add_range(to, count, p->shared[2 * shared], min64(p->shared[2 * shared + 1], most), 0);
+    return count;
+}
+
 static void tile_task(run *r, const segment *s, int worker, int64_t task)
 {
     const rv_attn_args *a = r->a;
     rv_attn_options options = r->options;
     /* late tiles first: under a causal mask they are the heaviest */
     int64_t number = s->tiles - 1 - task % s->tiles, head = task / s->tiles % a->heads, batch = task / s->tiles / a->heads;
-    int64_t row = number * r->tile_q, item = (int64_t)r->item;
+    int64_t row = number * r->tile_q, end = s->q_len, item = (int64_t)r->item;
+    if (r->block_q) {
+        row = number / r->block_tiles * r->block_q + number % r->block_tiles * r->tile_q;
+        end = min64((number / r->block_tiles + 1) * r->block_q, s->q_len);
+        if (row >= end)
+            return;
+    }
     options.kv_len = s->kv_len;
     options.block_keys = r->tile_block;
     options.storage = r->widens ? RV_F32 : options.storage;
     rv_tile t;
     memset(&t, 0, sizeof t);
     t.options = &options;
-    t.rows = (int)min64(r->tile_q, s->q_len - row);
+    t.rows = (int)min64(r->tile_q, end - row);
     t.position = position_of(r, s) + row;
     t.query = (const char *)a->query.data + rv_batch_offset(a, a->query.batch_stride, batch) + head * a->query.head_stride
               + (s->query_row + row) * a->query.row_stride;
@@ -362,12 +473,27 @@ static void tile_task(run *r, const segment *s, int worker, int64_t task)
     }
     /* about 1 ms a piece, a multiple of the block */
     int64_t piece = max64(1, ((int64_t)1 << 24) / (options.block_keys * (options.dim + options.v_dim))) * options.block_keys;
-    r->k->tile_begin(&t);
-    for (; first < last; first += piece) {
-        if (last - first > piece && stopping(r, worker))
-            return;
-        r->k->tile_keys(&t, first, min64(first + piece, last));
+    rv_range all = {first, last, 1}, *ranges = &all;
+    int64_t count = 1;
+    if (a->sparse) {
+        ranges = (rv_range *)(t.scratch + r->tile_bytes);
+        count = tile_ranges(r, s, head, r->block_q ? number / r->block_tiles : 0, t.position, t.rows, first, last, ranges);
+        t.ranges = ranges;
+        t.range_count = count;
+        t.shared_right = min64(a->sparse->shared_right, RV_FAR);
     }
+    r->k->tile_begin(&t);
+    for (int64_t i = 0; i < count; i++) {
+        options.left = ranges[i].near ? r->options.left : RV_FAR;
+        options.right = ranges[i].near ? r->options.right : t.shared_right;
+        for (first = ranges[i].first, last = ranges[i].last; first < last; first += piece) {
+            if (last - first > piece && stopping(r, worker))
+                return;
+            r->k->tile_keys(&t, first, min64(first + piece, last));
+        }
+    }
+    options.left = r->options.left;
+    options.right = r->options.right;
     r->k->tile_finish(&t);
 }
 
@@ -406,6 +532,134 @@ static void few_fill(const run *r, const segment *s, rv_few *f, const rv_attn_op
             row->position = position_of(r, s) + i;
             row->slope = slope;
         }
+    }
+}
+
+/* Copies rows of `bytes` bytes side by side. */
+static void gather_rows(const char *from, int64_t stride, const int32_t *indices, int64_t count, int64_t bytes, char *to)
+{
+    for (int64_t i = 0; i < count; i++, to += bytes)
+        memcpy(to, from + indices[i] * stride, (size_t)bytes);
+}
+
+static size_t gather_bytes(const run *r)
+{
+    size_t widths = (size_t)(r->a->dim + r->a->v_dim) * r->item;
+    return RV_GATHER_KEYS * (widths + (r->a->mask_kind == RV_MASK_FLOAT ? sizeof(double) : 1)) + 3 * 64;
+}
+
+/* How many keys from `at` on are neighbours; indices ascend. */
+static int64_t run_length(const int32_t *at, int64_t most)
+{
+    int64_t low = 1, high = most;
+    while (low < high) {
+        int64_t middle = (low + high + 1) / 2;
+        if (at[middle - 1] - at[0] == middle - 1)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+/* One row of one or several heads that share keys and values: pieces of its keys, each a state, merged in their order. */
+static void gather_row(run *r, rv_few *f, rv_attn_options *o, const int32_t *indices, int64_t count, char *work)
+{
+    const rv_attn_args *a = r->a;
+    const char *key = f->key, *value = f->value, *mask = f->row[0].mask;
+    int64_t key_bytes = a->dim * (int64_t)r->item, value_bytes = a->v_dim * (int64_t)r->item;
+    size_t mask_item = a->mask_kind == RV_MASK_FLOAT ? a->dtype == RV_F64 ? sizeof(double) : sizeof(float) : 1;
+    char *keys = work, *values = keys + (RV_GATHER_KEYS * key_bytes + 63) / 64 * 64;
+    char *masks = values + (RV_GATHER_KEYS * value_bytes + 63) / 64 * 64;
+    rv_few later;
+    int64_t at = 0, n;
+    do {
+        rv_few *to = f;
+        n = count - at < RV_GATHER_RUN ? 0 : run_length(indices + at, count - at);
+        int lies = n >= RV_GATHER_RUN;
+        if (!lies)
+            for (n = min64(n, RV_GATHER_KEYS); n < min64(count - at, RV_GATHER_KEYS); n++)
+                if (count - at - n >= RV_GATHER_RUN && indices[at + n + RV_GATHER_RUN - 1] - indices[at + n] == RV_GATHER_RUN - 1)
+                    break;
+        if (at > 0) {
+            memcpy(&later, f, sizeof later);
+            later.state = f->state + r->state_bytes;
+            to = &later;
+        }
+        to->key_stride = a->key.row_stride;
+        to->value_stride = a->value.row_stride;
+        o->mask_col_bytes = a->mask_col_stride;
+        int64_t first = lies ? indices[at] : 0;
+        if (lies) {
+            to->key = key;
+            to->value = value;
+            to->row[0].mask = mask;
+        } else {
+            gather_rows(key, a->key.row_stride, indices + at, n, key_bytes, keys);
+            gather_rows(value, a->value.row_stride, indices + at, n, value_bytes, values);
+            to->key = keys;
+            to->value = values;
+            to->key_stride = key_bytes;
+            to->value_stride = value_bytes;
+            if (mask && a->mask_col_stride) {
+                gather_rows(mask, a->mask_col_stride, indices + at, n, (int64_t)mask_item, masks);
+                to->row[0].mask = masks;
+                o->mask_col_bytes = (int64_t)mask_item;
+            }
+        }
+        r->k->few_keys(to, first, first + n);
+        if (at > 0)
+            r->k->few_merge(f, to);
+        at += n;
+    } while (at < count);
+    /* whether a row whose weights are all 0 saw any key, in terms of few_finish: one key in its window, or none */
+    int sees = count > 0 && !a->mask_kind;
+    for (int64_t i = 0; i < count && !sees; i++) {
+        const char *p = mask + indices[i] * a->mask_col_stride;
+        sees = a->mask_kind == RV_MASK_BOOL ? *p != 0
+               : a->dtype == RV_F64 ? *(const double *)p != -INFINITY : *(const float *)p != -INFINITY;
+    }
+    rv_attn_options end = *o;
+    end.mask_kind = RV_MASK_NONE;
+    end.kv_len = sees;
+    f->options = &end;
+    r->k->few_finish(f);
+    f->options = o;
+}
+
+/* RV_GATHER_ROWS rows of the heads that share keys, values and lists. */
+static void gather_task(run *r, const segment *s, int worker, int64_t task)
+{
+    const rv_attn_args *a = r->a;
+    const rv_sparse *p = a->sparse;
+    rv_attn_options options = r->options;
+    options.block_keys = r->few_block;
+    int64_t group = task % s->tiles, sets = div64(a->heads, r->sets_heads), set = mod64(task / s->tiles, sets);
+    int64_t batch = div64(task / s->tiles, sets), head = set * r->sets_heads;
+    rv_few f;
+    memset(&f, 0, sizeof f);
+    f.options = &options;
+    f.rows = (int)r->sets_heads;
+    f.state = r->scratch + (size_t)worker * r->scratch_bytes;
+    f.scratch = f.state + 2 * r->state_bytes;
+    char *work = f.state + r->tile_bytes;
+    const char *key = rv_batch_row(a, &a->key, a->key_heads, batch, head, 0);
+    const char *value = rv_batch_row(a, &a->value, a->value_heads, batch, head, 0);
+    for (int64_t i = group * RV_GATHER_ROWS; i < min64((group + 1) * RV_GATHER_ROWS, s->q_len); i++) {
+        if (stopping(r, worker))
+            return;
+        for (int h = 0; h < f.rows; h++) {
+            rv_few_row *row = f.row + h;
+            row->query = rv_batch_row(a, &a->query, a->heads, batch, head + h, i);
+            row->out = rv_batch_row(a, &a->out, a->heads, batch, head + h, i);
+            row->mask = a->mask_kind ? rv_batch_row(a, &a->mask, a->heads, batch, head + h, i) : NULL;
+            row->draw_row = row_index(r, s, batch, head + h, i);
+            row->lse = a->lse ? a->lse + row->draw_row : NULL;
+        }
+        f.key = key;
+        f.value = value;
+        const int64_t *list = p->starts + (p->lists == 1 ? 0 : head * s->q_len) + i;
+        gather_row(r, &f, &options, p->blocks + list[0], list[1] - list[0], work);
     }
 }
 
@@ -499,7 +753,9 @@ static void work(void *context, int worker, int64_t task)
     if (stopping(r, worker))
         return;
     const segment *s = r->segment_count == 1 ? r->segments : segment_of(r, task);
-    if (r->a->weights)
+    if (r->gathers)
+        gather_task(r, s, worker, task);
+    else if (r->a->weights)
         weights_task(r, s, worker, task);
     else if (r->split_tasks)
         split_task(r, s, worker, task);
@@ -538,7 +794,8 @@ static int run_one(const rv_attn_args *a)
     RV_ALIGN(64) char memory[RV_STACK_SCRATCH];
     rv_attn_options options;
     rv_few f;
-    if (a->heads != 1 || a->q_len != 1 || a->batch_axes || a->kv_len > RV_FEW_KEYS || a->sequences || a->weights)
+    if (a->heads != 1 || a->q_len != 1 || a->batch_axes || a->kv_len > RV_FEW_KEYS || a->sequences || a->weights
+        || a->sparse)
         return 0;
     const rv_kernels *k = rv_kernels_get(a->dtype);
     options_of(a, &options);
@@ -591,6 +848,21 @@ rv_status rv_attn_run(const rv_attn_args *a)
     r.states = NULL;
     rv_attn_options *o = &r.options;
     options_of(a, o);
+    r.gathers = a->sparse && a->sparse->starts && a->sparse->gather;
+    r.block_q = r.block_tiles = r.range_room = 0;
+    r.sets_heads = 1;
+    if (a->sparse && !r.gathers) {
+        r.range_room = 2 * a->sparse->shared_count + 1;
+        if (a->sparse->starts) {
+            r.block_q = min64(a->sparse->block_q, a->q_len);
+            r.block_tiles = blocks_of(r.block_q, r.tile_q);
+            r.range_room += blocks_of(a->kv_len, a->sparse->block_k);
+        }
+    }
+    if (r.gathers && a->sparse->lists == 1 && !a->mask_kind)
+        /* rows of one state; a divisor, so that all states are alike */
+        for (r.sets_heads = min64(r.share, RV_FEW_ROWS); r.share % r.sets_heads; )
+            r.sets_heads--;
 
     r.segments = &r.single;
     r.segment_count = 1;
@@ -618,6 +890,10 @@ rv_status rv_attn_run(const rv_attn_args *a)
         if (s->few && s->q_len > 0 && !a->weights)
             rows = (int)max64(rows, min64(div64(RV_FEW_ROWS, s->q_len), r.share) * s->q_len);
     }
+    if (r.gathers) {
+        few = tiled = 0;
+        rows = (int)r.sets_heads;
+    }
     if (few) {
         double bytes = 0, cache = (double)rv_cpu_cache(3);
         for (int64_t i = 0; i < r.segment_count; i++)
@@ -636,7 +912,7 @@ rv_status rv_attn_run(const rv_attn_args *a)
     r.split_tasks = !a->weights && threads > 1 && r.segment_count == 1 && s->few && s->splits > 1 && r.tasks < 2 * (int64_t)threads;
     o->block_keys = r.tile_block = (int)min64(a->block_kv ? a->block_kv : RV_TILE_KEYS, RV_CARRY_KEYS);
     r.few_block = few_block(a);
-    r.state_bytes = few ? r.k->few_state(o, rows) : 0;
+    r.state_bytes = few || r.gathers ? r.k->few_state(o, rows) : 0;
     size_t few_scratch = few ? 2 * r.state_bytes + r.k->few_scratch(o, rows) : 0, tile_scratch = 0;
     if (a->weights)
         few_scratch = r.k->weights_scratch(o, 1);
@@ -644,7 +920,11 @@ rv_status rv_attn_run(const rv_attn_args *a)
         rv_attn_options tile = *o;
         tile.storage = r.widens ? RV_F32 : tile.storage;
         r.tile_bytes = (r.k->tile_scratch(&tile) + 63) / 64 * 64;
-        tile_scratch = r.tile_bytes + (r.widens ? wide_bytes(&r) : 0);
+        tile_scratch = r.tile_bytes + (r.widens ? wide_bytes(&r) : 0) + (size_t)r.range_room * sizeof(rv_range);
+    }
+    if (r.gathers) {
+        r.tile_bytes = (2 * r.state_bytes + r.k->few_scratch(o, rows) + 63) / 64 * 64;
+        tile_scratch = r.tile_bytes + gather_bytes(&r);
     }
     r.scratch_bytes = ((tile_scratch > few_scratch ? tile_scratch : few_scratch) + 63) / 64 * 64;
     size_t states = 0;

@@ -40,8 +40,16 @@ typedef struct rv_attn_options {
 /* A window side that reaches everywhere, with room for sums of positions. */
 #define RV_FAR ((int64_t)1 << 60)
 
+/* Keys [first, last) that a tile takes. Not `near`: whatever the window, up to a row's position + the shared keys' own limit. */
+typedef struct rv_range {
+    int64_t first, last;
+    int near;
+} rv_range;
+
 typedef struct rv_tile {
     const rv_attn_options *options;
+    const rv_range *ranges;                 /* NULL, or what is visible at all */
+    int64_t range_count, shared_right;
     const char *query, *key, *value, *mask;
     char *out;
     double *lse;                            /* NULL when not wanted; row i's is lse[i * draw_step] */

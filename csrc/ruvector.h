@@ -206,6 +206,21 @@ typedef struct rv_kv_storage {
     rv_array key_scale, value_scale;
 } rv_kv_storage;
 
+/* Which keys the queries see, where it is not all of a window. Queries lie in blocks of block_q rows, keys in blocks of block_k, the
+ * last of which may be short: block b of list h sees the key blocks `blocks[starts[h * q_blocks + b] .. starts[h * q_blocks + b + 1])`,
+ * ascending and distinct; the window and the mask hide more of them. `gather`: blocks of 1, whose keys are copied together row by row.
+ * `shared`: pairs first, last of ascending, disjoint, not empty key ranges that every query sees whatever its list and the sides of
+ * the window, up to its position + shared_right; with starts NULL, beside all of the window. */
+typedef struct rv_sparse {
+    int gather;
+    int64_t block_q, block_k;
+    int64_t lists;                      /* 1, or the call's heads */
+    const int64_t *starts;              /* [lists * q_blocks + 1]; NULL: no lists */
+    const int32_t *blocks;
+    const int64_t *shared;              /* [2 * shared_count]; not with gather */
+    int64_t shared_count, shared_right;
+} rv_sparse;
+
 /* softmax(softcap(scale * Q K^T) + bias) V for every (batch, head).
  * query (batch..., heads, q_len, dim), key (batch..., key_heads, kv_len, dim), value (batch..., value_heads, kv_len, v_dim),
  * out (batch..., heads, q_len, v_dim); key_heads and value_heads divide heads, query head h reads head h / (heads / key_heads).
@@ -227,6 +242,8 @@ typedef struct rv_attn_args {
     double scale;
     double softcap;                     /* 0 = none, else logits -> softcap * tanh(logits / softcap) */
     int64_t offset, left, right;        /* RV_UNBOUNDED = no limit */
+    const rv_sparse *sparse;            /* or NULL; not with storage, weights or sequences. Gathered rows have no window, ALiBi or
+                                           dropout. RV_ERR_INDEX: a block that is out of range or out of order */
     rv_mask_kind mask_kind;
     rv_array mask;
     int64_t mask_col_stride;            /* bytes */

@@ -89,6 +89,16 @@ from ruvector.mechanisms.moe import (
     router_z_loss,
 )
 from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
+from ruvector.mechanisms.sparse import (
+    axial_attention,
+    bigbird_attention,
+    block_sparse_attention,
+    dilated_attention,
+    longformer_attention,
+    sliding_attention,
+    sparse_attention,
+)
+from ruvector.patterns import Pattern as SparsePattern
 from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_runtime, use_isa
 
 __version__ = "0.1.0"
@@ -106,6 +116,7 @@ __all__ = [
     "Parameter",
     "RopeScaling",
     "Routing",
+    "SparsePattern",
     "UnknownAttentionType",
     "__version__",
     "alibi_attention",
@@ -113,9 +124,13 @@ __all__ = [
     "attention_score",
     "attention_scores",
     "attention_types",
+    "axial_attention",
     "batched_dot_products",
+    "bigbird_attention",
+    "block_sparse_attention",
     "causal_attention",
     "cross_attention",
+    "dilated_attention",
     "dot",
     "exp_map",
     "expert_capacity",
@@ -136,6 +151,7 @@ __all__ = [
     "local_attention",
     "log_map",
     "log_softmax",
+    "longformer_attention",
     "lorentz_attention",
     "lorentz_cdist",
     "lorentz_centroid",
@@ -163,8 +179,10 @@ __all__ = [
     "self_attention",
     "set_num_threads",
     "show_runtime",
+    "sliding_attention",
     "sliding_window_attention",
     "softmax",
+    "sparse_attention",
     "t5_attention",
     "top_k_gating",
     "topk",

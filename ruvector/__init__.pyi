@@ -176,6 +176,10 @@ class _AttentionTypeMeta(type):
     # one constructor for each type: AttentionType.FlashV2(block_size=64)
     def __getattr__(cls, name: str) -> Callable[..., AttentionType]: ...
 
+class SparsePattern:
+    def __or__(self, other: SparsePattern) -> SparsePattern: ...
+    def __and__(self, other: SparsePattern) -> SparsePattern: ...
+
 class AttentionType(metaclass=_AttentionTypeMeta):
     name: str
     params: Mapping[str, Any]
@@ -781,6 +785,104 @@ class MixtureOfExperts:
         self, x: ArrayLike, *, training: bool = False, rng: _Rng = None, return_routing: Literal[True]
     ) -> tuple[_Array, Routing]: ...
 
+def sparse_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    pattern: Literal["strided", "fixed"] | SparsePattern = "strided",
+    *,
+    stride: int | None = None,
+    summary: int | None = None,
+    bidirectional: bool = False,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def dilated_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    window_size: int = 64,
+    dilation: int = 2,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def longformer_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    window_size: int = 512,
+    global_tokens: int | ArrayLike = 1,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def bigbird_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    block_size: int = 64,
+    window_blocks: int = 3,
+    global_blocks: int = 2,
+    random_blocks: int = 3,
+    *,
+    seed: int = 0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def axial_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    height: int | None = None,
+    width: int | None = None,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def block_sparse_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    layout: ArrayLike | None = None,
+    block_size: int = 128,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def sliding_attention(
+    embeddings: ArrayLike, window_size: int = 256, stride: int = 128, *, causal: bool = False, scale: float | None = None
+) -> tuple[list[_Array], NDArray[np.int64], _Array]: ...
 def moe_attention(
     query: ArrayLike,
     key: ArrayLike,

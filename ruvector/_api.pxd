@@ -125,6 +125,14 @@ cdef extern from "ruvector.h" nogil:
         int64_t batch, heads, rows, columns
         rv_array source, target, scales
 
+    ctypedef struct rv_sparse:
+        int gather
+        int64_t block_q, block_k, lists
+        const int64_t *starts
+        const int32_t *blocks
+        const int64_t *shared
+        int64_t shared_count, shared_right
+
     ctypedef struct rv_attn_args:
         rv_dtype dtype
         const rv_kv_storage *storage
@@ -138,6 +146,7 @@ cdef extern from "ruvector.h" nogil:
         double scale
         double softcap
         int64_t offset, left, right
+        const rv_sparse *sparse
         rv_mask_kind mask_kind
         rv_array mask
         int64_t mask_col_stride

@@ -37,6 +37,20 @@ def partial(
     slopes: Any,
     offset: int,
 ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def sparse(
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any,
+    scale: float,
+    softcap: float,
+    window: Any,
+    offset: int,
+    blocks: tuple[bool, int, int, int, Any, Any] | None,
+    shared: tuple[Any, int | None] | None,
+    return_lse: bool,
+    out: Any,
+) -> Any: ...
 def varlen(
     query: Any,
     key: Any,

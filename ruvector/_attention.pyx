@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
 from libc.math cimport NAN, sqrt
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -450,6 +450,29 @@ def partial(query, key, value, mask, double scale, bint causal, bint enable_gqa,
     a.offset = offset
     a.softcap = softcap
     return attend(&a, query, key, value, mask, slopes, None, True, True, enable_gqa, False, -1, NULL, scale)
+
+
+def sparse(query, key, value, mask, double scale, double softcap, window, int64_t offset, blocks, shared, bint return_lse, out):
+    """A pattern's part after its checks: query i stands at position i + offset. blocks: None or (gather, block_q, block_k,
+    lists, starts int64, blocks int32); shared: None or (int64 pairs, right)."""
+    cdef rv_attn_args a
+    cdef rv_sparse s
+    clear(&a)
+    memset(&s, 0, sizeof(s))
+    limit(&a, window)
+    a.offset = offset
+    a.softcap = softcap
+    if blocks is not None:
+        s.gather, s.block_q, s.block_k, s.lists = blocks[0], blocks[1], blocks[2], blocks[3]
+        s.starts = <const int64_t *>RV_DATA(blocks[4])
+        s.blocks = <const int32_t *>RV_DATA(blocks[5])
+        a.sparse = &s
+    if shared is not None:
+        s.shared = <const int64_t *>RV_DATA(shared[0])
+        s.shared_count = RV_DIM(shared[0], 0)
+        s.shared_right = RV_UNBOUNDED if shared[1] is None else shared[1]
+        a.sparse = &s
+    return attend(&a, query, key, value, mask, None, out, return_lse, True, False, False, -1, NULL, scale)
 
 
 def varlen(query, key, value, query_starts, key_starts, double scale, bint causal, double softcap, window, slopes,

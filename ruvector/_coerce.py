@@ -6,6 +6,7 @@ compiled modules, where a copy or an exception is made.
 
 from __future__ import annotations
 
+import math
 import operator
 
 import numpy as np
@@ -294,6 +295,33 @@ def edges(edge_index, name):
     from ruvector.csr import CSRGraph, edge_list
 
     return edge_index if isinstance(edge_index, CSRGraph) else np.stack(edge_list(edge_index, name))
+
+
+def pattern(value, name):
+    """A Pattern, or the word for one of Child et al."""
+    from ruvector.patterns import Pattern
+
+    if isinstance(value, Pattern):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be 'strided', 'fixed' or a Pattern of ruvector.patterns, got {value!r}")
+    if value not in ("strided", "fixed"):
+        raise ValueError(f"{name} must be 'strided', 'fixed' or a Pattern of ruvector.patterns, got {value!r}")
+    return value
+
+
+def tokens(value, name):
+    """A count of positions, or which."""
+    from ruvector.patterns import _token_set
+
+    return _token_set(value, name)
+
+
+def layout(value, name):
+    """Blocks (nQ, nK) or (H, nQ, nK), a copy."""
+    from ruvector.patterns import _boolean
+
+    return np.array(_boolean(value, name, (2, 3)))
 
 
 def refuse_edge(source, target, edge, sources, targets):

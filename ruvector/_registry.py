@@ -25,13 +25,19 @@ class UnknownAttentionType(ValueError, LookupError):
     """No attention type has that name; the message lists those that exist."""
 
 
-_RANGES = {
+# What is said of the range of parameters that have no limits.
+_RANGES = MappingProxyType({
     "bool": "True or False",
     "array": "an array",
     "nonzero": "a number other than 0, or an array of them",
     "graph": "edges",
     "rope_scaling": "a RopeScaling",
-}
+    "pattern": "a Pattern",
+    "tokens": "a count, or positions",
+    "layout": "boolean blocks",
+})
+# Kinds of parameters that are checked where they are used.
+_OWN_CHECKS = MappingProxyType({"pattern": _coerce.pattern, "tokens": _coerce.tokens, "layout": _coerce.layout})
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,9 @@ class Parameter:
     name : str
     type : str
         ``"int"``, ``"float"``, ``"bool"``, ``"array"``, ``"nonzero"`` (a number other than 0, or an array of them that
-        broadcasts to the leading axes), ``"graph"`` (edges: integers of shape (2, E), or a CSRGraph) or ``"rope_scaling"`` (a
-        RopeScaling, or a mapping of its keys).
+        broadcasts to the leading axes), ``"graph"`` (edges: integers of shape (2, E), or a CSRGraph), ``"rope_scaling"`` (a
+        RopeScaling, or a mapping of its keys), ``"pattern"`` (a Pattern, or the name of one), ``"tokens"`` (a count, or
+        positions) or ``"layout"`` (boolean blocks).
     default : int, float, bool or None
     low, high : float or None
         Inclusive range; None where there is no limit.
@@ -68,6 +75,8 @@ class Parameter:
             return _coerce.edges(value, self.name)
         if self.type == "rope_scaling":
             return RopeScaling.of(value)
+        if self.type in _OWN_CHECKS:
+            return _OWN_CHECKS[self.type](value, self.name)
         if self.type == "nonzero":
             return nonzero(value, self.name)
         if self.type == "bool":

@@ -676,6 +676,118 @@ def local(query, key, value, *, window_size=256, mask=None, causal=False, scale=
     return bottom_right(query, key, value, mask, causal, scale, window=(half, half))
 
 
+def seen_by(visible, query, key, value, mask, causal, scale):
+    """Attention over the keys that `visible(p, j, L, S)` shows, p and j the positions as a column and a row."""
+    query, single = as_rows(query)
+    key, value = np.asarray(key), np.asarray(value)
+    if single and mask is not None and np.ndim(mask) == 1:
+        mask = np.asarray(mask)[None, :]
+    q_len, kv_len = query.shape[-2], key.shape[-2]
+    p, j = np.arange(q_len)[:, None] + kv_len - q_len, np.arange(kv_len)[None, :]
+    seen, bias = split_mask(mask)
+    seen = np.broadcast_to(visible(p, j, q_len, kv_len), (q_len, kv_len)) & seen if visible else seen
+    result = attend(query, key, value, seen & (j <= p) if causal else seen, bias, scale)
+    return drop_row(result) if single else result
+
+
+def sparse_visible(pattern, stride, summary, bidirectional):
+    """Child et al. 2019: strided and fixed."""
+
+    def visible(p, j, q_len, kv_len):
+        step = max(1, round(math.sqrt(kv_len))) if stride is None else stride
+        if pattern == "strided":
+            seen = ((j > p - step) & (j < p + step)) | ((p - j) % step == 0)
+        else:
+            seen = (j // step == p // step) | (j % step >= step - (summary or 1))
+        return seen if bidirectional else seen & (j <= p)
+
+    return visible
+
+
+def sparse(
+    query,
+    key,
+    value,
+    *,
+    pattern="strided",
+    stride=None,
+    summary=None,
+    bidirectional=False,
+    mask=None,
+    causal=False,
+    scale=None,
+):
+    """Patterns that are values are the tests' own: functions of (p, j, L, S) in `reference.PATTERNS`."""
+    visible = PATTERNS.get(pattern) or sparse_visible(pattern, stride, summary, bidirectional)
+    return seen_by(visible, query, key, value, mask, causal, scale)
+
+
+# Pattern -> what it shows, for patterns that tests pass to the type `sparse`.
+PATTERNS = {}
+
+
+def dilated(query, key, value, *, window_size=64, dilation=2, mask=None, causal=False, scale=None):
+    """Keys p + dilation t, |t| <= W // 2."""
+
+    def visible(p, j, q_len, kv_len):
+        return np.isin(j - p, dilation * np.arange(-(window_size // 2), window_size // 2 + 1))
+
+    return seen_by(visible, query, key, value, mask, causal, scale)
+
+
+def longformer(query, key, value, *, window_size=512, global_tokens=1, mask=None, causal=False, scale=None):
+    """|p - j| <= W // 2, or one of them is a global token."""
+    tokens = np.arange(global_tokens) if np.ndim(global_tokens) == 0 else np.asarray(global_tokens)
+
+    def visible(p, j, q_len, kv_len):
+        return (np.abs(p - j) <= window_size // 2) | np.isin(j, tokens) | np.isin(p, tokens)
+
+    return seen_by(visible, query, key, value, mask, causal, scale)
+
+
+def bigbird_visible(block_size=64, window_blocks=3, global_blocks=2, random_blocks=3, seed=0):
+    """Block b of positions sees blocks k near it, the first ones, and of the others those with the smallest draws b n + k."""
+
+    def visible(p, j, q_len, kv_len):
+        blocks = -(-kv_len // block_size)
+        draws = fixed_uniform(seed, (blocks, blocks))
+        seen = np.zeros((len(p), kv_len), bool)
+        for row, b in enumerate(p[:, 0] // block_size):
+            near = {k for k in range(blocks) if window_blocks and abs(b - k) <= window_blocks // 2} | set(range(min(global_blocks, blocks)))
+            if 0 <= b < global_blocks:
+                near = set(range(blocks))
+            others = sorted(set(range(blocks)) - near, key=lambda k: draws[b, k]) if b >= 0 else []
+            seen[row] = np.isin(j[0] // block_size, [*near, *others[:random_blocks]])
+        return seen
+
+    return visible
+
+
+def bigbird(query, key, value, *, mask=None, causal=False, scale=None, **blocks):
+    return seen_by(bigbird_visible(**blocks), query, key, value, mask, causal, scale)
+
+
+def axial(query, key, value, *, height=None, width=None, mask=None, causal=False, scale=None):
+    """The same row or the same column of a grid."""
+
+    def visible(p, j, q_len, kv_len):
+        columns = width or math.ceil(kv_len / height if height else math.sqrt(kv_len))
+        return (p // columns == j // columns) | (p % columns == j % columns)
+
+    return seen_by(visible, query, key, value, mask, causal, scale)
+
+
+def block_sparse(query, key, value, *, layout=None, block_size=128, mask=None, causal=False, scale=None):
+    """layout[i // block, j // block]; without a layout, blocks of positions and their neighbours."""
+
+    def visible(p, j, q_len, kv_len):
+        if layout is None:
+            return np.abs(p // block_size - j // block_size) <= 1
+        return np.asarray(layout)[np.arange(q_len)[:, None] // block_size, j // block_size]
+
+    return seen_by(visible, query, key, value, mask, causal, scale)
+
+
 class MixtureExpected(Expected):
     """Experts' attention outputs added with gate weights; `parts` are (Expected, rows, weight, error of the weight, |W_o|)."""
 
@@ -1414,6 +1526,12 @@ TYPES = {
     "alibi": alibi,
     "sliding_window": sliding_window,
     "local": local,
+    "sparse": sparse,
+    "dilated": dilated,
+    "longformer": longformer,
+    "bigbird": bigbird,
+    "axial": axial,
+    "block_sparse": block_sparse,
     "moe": moe,
     "gat": gat_type,
     "gatv2": gatv2_type,

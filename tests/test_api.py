@@ -24,9 +24,13 @@ FUNCTIONS = {
     "attention_score",
     "attention_scores",
     "attention_types",
+    "axial_attention",
     "batched_dot_products",
+    "bigbird_attention",
+    "block_sparse_attention",
     "causal_attention",
     "cross_attention",
+    "dilated_attention",
     "dot",
     "expert_capacity",
     "exp_map",
@@ -47,6 +51,7 @@ FUNCTIONS = {
     "local_attention",
     "log_map",
     "log_softmax",
+    "longformer_attention",
     "lorentz_attention",
     "lorentz_cdist",
     "lorentz_centroid",
@@ -74,9 +79,11 @@ FUNCTIONS = {
     "self_attention",
     "set_num_threads",
     "show_runtime",
+    "sliding_attention",
     "sliding_window_attention",
     "softmax",
     "t5_attention",
+    "sparse_attention",
     "top_k_gating",
     "topk",
     "use_isa",
@@ -84,7 +91,7 @@ FUNCTIONS = {
     "xpos_attention",
 }
 CLASSES = {"AttentionCache", "AttentionState", "AttentionType", "CSRGraph", "ExpertLoad", "GATLayer", "KVCache", "MixtureOfExperts",
-           "RopeScaling", "Routing", "UnknownAttentionType"}
+           "RopeScaling", "Routing", "SparsePattern", "UnknownAttentionType"}
 
 # The usage guide's rows, in its order: name -> (complexity, best_for). Types that are still to come have no row here yet.
 GUIDE = {
@@ -113,6 +120,7 @@ ALIASES = {
     "rotary": "rope",
     "relative_position": "relative",
     "t5_relative": "t5",
+    "local_global": "longformer",
 }
 PARAMETERS = {
     "scaled_dot": {"softcap": 0.0},
@@ -168,6 +176,12 @@ PARAMETERS = {
         "w_v": None,
         "w_o": None,
     },
+    "sparse": {"pattern": "strided", "stride": None, "summary": None, "bidirectional": False},
+    "dilated": {"window_size": 64, "dilation": 2},
+    "longformer": {"window_size": 512, "global_tokens": 1},
+    "bigbird": {"block_size": 64, "window_blocks": 3, "global_blocks": 2, "random_blocks": 3, "seed": 0},
+    "axial": {"height": None, "width": None},
+    "block_sparse": {"layout": None, "block_size": 128},
     "gat": {"num_heads": 8, "edge_index": None, "a_src": None, "a_dst": None, "negative_slope": 0.2},
     "gatv2": {"num_heads": 8, "edge_index": None, "a": None, "negative_slope": 0.2},
     "poincare": {"curvature": 1.0},
@@ -290,6 +304,28 @@ class Signatures:
         return_lse=False,
         out=None,
     ): ...
+
+    @staticmethod
+    def sparse_attention(
+        query,
+        key,
+        value,
+        pattern="strided",
+        *,
+        stride=None,
+        summary=None,
+        bidirectional=False,
+        mask=None,
+        causal=False,
+        scale=None,
+        dropout=0.0,
+        training=False,
+        rng=None,
+        out=None,
+    ): ...
+
+    @staticmethod
+    def sliding_attention(embeddings, window_size=256, stride=128, *, causal=False, scale=None): ...
 
     @staticmethod
     def gat(
@@ -737,7 +773,7 @@ def test_records_start_with_the_rows_of_the_usage_guide():
     names = [r.name for r in records]
     assert len(set(names)) == len(names)
     present = [name for name in GUIDE if name in names]
-    assert {"scaled_dot", "multi_head", "flash_v2", "gat", "moe", "cross", "sliding_window", "poincare"} <= set(present)
+    assert {"scaled_dot", "multi_head", "flash_v2", "gat", "sparse", "moe", "cross", "sliding_window", "poincare"} <= set(present)
     assert names[: len(present)] == present
     for record in records[: len(present)]:
         assert (record.complexity, record.best_for) == GUIDE[record.name]

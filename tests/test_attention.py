@@ -718,6 +718,28 @@ TYPE_CASES = {
     "alibi": [{}, {"num_heads": 4}, {"slopes": np.linspace(0.05, 0.4, 8)}],
     "sliding_window": [{"window_size": 9}, {"window_size": 1}, {"window_size": 20}],
     "local": [{"window_size": 9}, {"window_size": 1}, {"window_size": 20}],
+    # other patterns: tests/test_patterns.py
+    "sparse": [
+        {"bidirectional": True},
+        {},
+        {"stride": 3},
+        {"pattern": "fixed"},
+        {"pattern": "fixed", "stride": 7},
+        {"pattern": "fixed", "stride": 7, "summary": 3},
+        {"pattern": "fixed", "stride": 7, "summary": 3, "bidirectional": True},
+    ],
+    "dilated": [{"window_size": 6}, {"window_size": 6, "dilation": 3}, {"window_size": 2, "dilation": 3}],
+    "longformer": [{"window_size": 6}, {"window_size": 2}, {"window_size": 2, "global_tokens": 3}, {"window_size": 2, "global_tokens": [2, 5, 6]}],
+    "bigbird": [
+        {"block_size": 4, "window_blocks": 1, "global_blocks": 1, "random_blocks": 1},
+        {"block_size": 5, "window_blocks": 1, "global_blocks": 1, "random_blocks": 1},
+        {"block_size": 5, "window_blocks": 3, "global_blocks": 1, "random_blocks": 1},
+        {"block_size": 5, "window_blocks": 3, "global_blocks": 0, "random_blocks": 1},
+        {"block_size": 5, "window_blocks": 0, "global_blocks": 0, "random_blocks": 2},
+        {"block_size": 5, "window_blocks": 0, "global_blocks": 0, "random_blocks": 2, "seed": 7},
+    ],
+    "axial": [{}, {"width": 4}, {"height": 2}],
+    "block_sparse": [{"block_size": 8}, {"block_size": 5}],
     "moe": [{}, {"num_experts": 4}, {"num_experts": 4, "top_k": 3}, {"num_experts": 1, "top_k": 1}],
     # edges: tests/test_graph.py
     "gat": [{}, {"num_heads": 4}, {"negative_slope": -0.8}, {"a_src": GRAPH_VECTOR}, {"a_dst": GRAPH_VECTOR}],
@@ -828,6 +850,12 @@ def test_functions_named_after_the_types(isa, dtype_name, dtype):
         "alibi_attention": ("alibi", {}, {"num_heads": 4}),
         "sliding_window_attention": ("sliding_window", {}, {"window_size": 5}),
         "local_attention": ("local", {}, {"window_size": 5}),
+        "sparse_attention": ("sparse", {}, {"pattern": "fixed", "stride": 6, "summary": 2}, {"bidirectional": True}),
+        "dilated_attention": ("dilated", {}, {"window_size": 4, "dilation": 3}),
+        "longformer_attention": ("longformer", {}, {"window_size": 4, "global_tokens": [1, 7]}),
+        "bigbird_attention": ("bigbird", {}, {"block_size": 4, "random_blocks": 1, "seed": 3, "causal": True}),
+        "axial_attention": ("axial", {}, {"height": 4}),
+        "block_sparse_attention": ("block_sparse", {}, {"block_size": 4, "scale": 0.3}),
         "flash_attention": ("flash_v2", {}, {"block_size": 16, "causal": True}),
     }
     for function, (name, *cases) in same.items():
@@ -1049,8 +1077,9 @@ def test_attention_scores_are_the_weights(isa, dtype_name, dtype, name):
             assert one.shape == (45,)
             reference.within(one, expected.exact, expected.bound, f"{what}, one query")
         changes = [not same_bits(seen[0], p) for p in seen[1:]]
-        # one key is all that a window of 1 sees, and a window that ends at the query is causal by itself
-        expected_changes = 0 if parameters.get("window_size") == 1 else len(changes) - (name == "sliding_window")
+        # one key is all that a window of 1 sees, and patterns that end at the query are causal by themselves
+        causal = name == "sliding_window" or (name == "sparse" and not parameters.get("bidirectional"))
+        expected_changes = 0 if parameters.get("window_size") == 1 else len(changes) - causal
         assert sum(changes) >= expected_changes, f"{name} {parameters}: an option changes nothing"
 
 

@@ -185,6 +185,8 @@ def small(kind, dtype="float32", **sizes):
     shapes = {
         "attention": {"heads": 4, "key_heads": 2, "length": 40, "keys": 40, "dim": 16},
         "cache": {"heads": 4, "key_heads": 2, "length": 1, "keys": 50, "dim": 16},
+        "window": {"heads": 2, "key_heads": 2, "length": 40, "keys": 40, "dim": 16, "window": 8},
+        "blocks": {"heads": 2, "key_heads": 2, "length": 48, "keys": 64, "dim": 16, "block": 8, "blocks": 3},
         "softmax": {"rows": 20, "columns": 100},
         "dot": {"keys": 1, "dim": 100},
         "matvec": {"keys": 30, "dim": 100},
@@ -220,6 +222,17 @@ def test_attention_is_right_and_wrong_ones_are_caught(isa, dtype_name, causal):
             check = problem.check(out, precision)
             assert not check.right, f"{what}, {precision}: {check}"
         assert not problem.check(out, "half").right or what == "a tenth less", what
+
+
+@pytest.mark.parametrize("kind", ["window", "blocks"])
+def test_sparse_rows_are_right_and_count_their_pairs(isa, kind):
+    row = small(kind)
+    problem = problems.make(row)
+    call = problem.ours()
+    right = call.read(call.run())
+    assert problem.check(right, "bounded").right
+    assert not problem.check(problems.Attention.ours(problem).run(), "plain").right, "all keys"
+    assert row.operations == 4 * 2 * 16 * problem.mask().sum()
 
 
 @pytest.mark.parametrize("kind", ["softmax", "dot", "matvec", "distance", "graph", "gating"])

@@ -219,10 +219,9 @@ static void zero_bad(const real *x, int64_t stride, int n, int64_t columns, real
         }
 }
 
-/* True when the mask lets position `at` see some key: tells a row of overflowed scores from one that sees nothing. */
-static int row_sees(const rv_attn_options *o, int64_t at, const char *mask)
+/* True when the mask lets a row see some key of [first, last): tells a row of overflowed scores from one that sees nothing. */
+static int mask_sees(const rv_attn_options *o, const char *mask, int64_t first, int64_t last)
 {
-    int64_t first = at - o->left > 0 ? at - o->left : 0, last = at + o->right + 1 < o->kv_len ? at + o->right + 1 : o->kv_len;
     for (int64_t j = first; j < last; j++) {
         if (o->mask_kind == RV_MASK_NONE)
             return 1;
@@ -231,6 +230,13 @@ static int row_sees(const rv_attn_options *o, int64_t at, const char *mask)
             return 1;
     }
     return 0;
+}
+
+/* The same for the window of position `at`. */
+static int row_sees(const rv_attn_options *o, int64_t at, const char *mask)
+{
+    int64_t first = at - o->left > 0 ? at - o->left : 0, last = at + o->right + 1 < o->kv_len ? at + o->right + 1 : o->kv_len;
+    return mask_sees(o, mask, first, last);
 }
 
 /* log-sum-exp from the integer reference m (base 2) and the sum of weights l. */

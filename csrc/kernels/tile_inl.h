@@ -507,6 +507,22 @@ static void tile_keys(rv_tile *t, int64_t first, int64_t last)
         tile_keys_nv(t, 1, first, last);
 }
 
+/* Whether row `row` of the tile sees any key. */
+static int tile_sees(const rv_tile *t, int row)
+{
+    const rv_attn_options *o = t->options;
+    const char *mask = t->mask ? t->mask + row * o->mask_row_bytes : NULL;
+    int64_t at = t->position + row;
+    if (!t->ranges)
+        return row_sees(o, at, mask);
+    for (const rv_range *range = t->ranges; range < t->ranges + t->range_count; range++) {
+        int64_t from = range->near ? at - o->left : 0, to = at + (range->near ? o->right : t->shared_right) + 1;
+        if (mask_sees(o, mask, from > range->first ? from : range->first, to < range->last ? to : range->last))
+            return 1;
+    }
+    return 0;
+}
+
 static void tile_finish(rv_tile *t)
 {
     const rv_attn_options *o = t->options;
@@ -545,7 +561,7 @@ static void tile_finish(rv_tile *t)
             int row = v * RV_LANES + r;
             double sum = w_get(l, r);
             real *from = dst + r * dst_stride;
-            int overflowed = sum == 0 && row_sees(o, t->position + row, t->mask ? t->mask + row * o->mask_row_bytes : NULL);
+            int overflowed = sum == 0 && tile_sees(t, row);
             if (overflowed)
                 for (int64_t c = 0; c < o->v_dim; c++)
                     from[c] = NAN;

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ruvector
+from ruvector import patterns
 from ruvector.accuracy import exact
 from ruvector.bench.rows import Row
 
@@ -198,6 +199,68 @@ class Cache(Attention):
         return exact.attention_rows(self.query[0], *both, self.rows)
 
 
+class Sparse(Attention):
+    """Attention over some of the keys: `visible` gives those of a query."""
+
+    def visible(self, row: int) -> Array:
+        """The keys that a query sees, ascending."""
+        raise NotImplementedError
+
+    def mask(self) -> Array:
+        """What all queries see, as a matrix."""
+        mask = np.zeros((self.length, self.keys), bool)
+        for row in range(self.length):
+            mask[row, self.visible(row)] = True
+        return mask
+
+    def truth(self) -> exact.Exact:
+        parts = []
+        for head, row in self.rows:
+            seen = self.visible(int(row))
+            one = self.query[0, head : head + 1, row : row + 1]
+            key, value = (x[0, head : head + 1, seen] for x in (self.key, self.value))
+            parts.append(exact.attention_rows(one, key, value, [(0, 0)]))
+        return exact.Exact(
+            *(np.concatenate([getattr(p, n) for p in parts]) for n in ("value", "arithmetic")),
+            0.0,
+            np.concatenate([p.peak for p in parts]),
+        )
+
+
+class Window(Sparse):
+    """The last keys up to a query."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.window = row.sizes["window"]
+
+    def visible(self, row: int) -> Array:
+        return np.arange(max(0, row - self.window + 1), row + 1)
+
+    def ours(self) -> Call:
+        call = partial(ruvector.sliding_window_attention, self.query, self.key, self.value, self.window)
+        return Call(call, precision="bounded")
+
+
+class Blocks(Sparse):
+    """As many blocks of keys for each block of queries, drawn at random."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.block = row.sizes["block"]
+        count = self.keys // self.block
+        order = self.rng.permuted(np.tile(np.arange(count), (self.length // self.block, 1)), axis=1)
+        self.layout = np.zeros((self.length // self.block, count), bool)
+        np.put_along_axis(self.layout, order[:, : row.sizes["blocks"]], True, 1)
+
+    def visible(self, row: int) -> Array:
+        return np.flatnonzero(np.repeat(self.layout[row // self.block], self.block))
+
+    def ours(self) -> Call:
+        pattern = patterns.blocks(self.layout, self.block)
+        return Call(partial(ruvector.sparse_attention, self.query, self.key, self.value, pattern), precision="bounded")
+
+
 class Softmax(Problem):
     """Rows of normal numbers."""
 
@@ -343,6 +406,8 @@ class Gating(Problem):
 KINDS: dict[str, type[Problem]] = {
     "attention": Attention,
     "cache": Cache,
+    "window": Window,
+    "blocks": Blocks,
     "softmax": Softmax,
     "dot": Dot,
     "matvec": Matvec,

@@ -16,6 +16,7 @@ CACHE_PEERS = ("numpy", "torch", "zentorch", "onnxruntime")
 DISTANCE_PEERS = ("numpy", "torch", "geoopt", "jax", "numba")
 GRAPH_PEERS = ("numpy", "torch_geometric", "jax")
 GATING_PEERS = ("numpy", "torch", "onnxruntime")
+SPARSE_PEERS = ("torch",)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,10 @@ class Row:
         if self.kind in ("dot", "matvec"):
             return 2.0 * s["keys"] * s["dim"]
         pairs = s["length"] * s["keys"]
+        if self.kind == "window":
+            pairs = s["length"] * s["window"] - s["window"] * (s["window"] - 1) // 2
+        elif self.kind == "blocks":
+            pairs = s["length"] * s["block"] * s["blocks"]
         if self.options.get("causal"):
             pairs -= s["length"] * (s["length"] - 1) // 2
         return 4.0 * s["heads"] * s["dim"] * pairs
@@ -84,7 +89,7 @@ class Row:
         s, item = self.sizes, {"float64": 8, "float32": 4}.get(self.dtype, 2)
         if self.work is not None:
             return self.work[1]
-        if self.kind in ("attention", "cache"):
+        if self.kind in ("attention", "cache", "window", "blocks"):
             return item * s["dim"] * (2 * s["key_heads"] * s["keys"] + 2 * s["heads"] * s["length"])
         if self.kind == "softmax":
             return 2.0 * item * s["rows"] * s["columns"]
@@ -185,6 +190,33 @@ def _decode() -> Iterable[Row]:
                     yield _attention(group, 8, 1, keys, dim, dtype, goal, peers=peers, quick=quick, kind=kind)
         for keys in (4096, 32768):
             yield _attention(group, 32, 1, keys, 128, "float32", _DECODE_GROUPED, key_heads=8, peers=peers, kind=kind)
+
+
+def _sparse() -> Iterable[Row]:
+    """A causal window, and blocks drawn at random; the goals are against the best of PyTorch's ways, and its masked one."""
+    windows = {4096: Goal(2.4, 17.0), 16384: Goal(2.6)}
+    blocks = {4096: (4, Goal(2.0, 4.5)), 16384: (8, Goal(2.0))}
+    for n, goal in windows.items():
+        sizes = {"heads": 8, "key_heads": 8, "length": n, "keys": n, "dim": 64, "window": 256}
+        yield Row(
+            name=f"window-f32-8x{n}x64-256",
+            group="window",
+            kind="window",
+            sizes=sizes,
+            goal=goal,
+            peers=SPARSE_PEERS,
+        )
+    for n, (count, goal) in blocks.items():
+        sizes = {"heads": 8, "key_heads": 8, "length": n, "keys": n, "dim": 64, "block": 128, "blocks": count}
+        yield Row(
+            name=f"blocks-f32-8x{n}x64-{count}of{n // 128}",
+            group="blocks",
+            kind="blocks",
+            sizes=sizes,
+            goal=goal,
+            peers=SPARSE_PEERS,
+            needs="sparse_attention",
+        )
 
 
 def _tiny() -> Iterable[Row]:
@@ -302,7 +334,7 @@ def _gating() -> Iterable[Row]:
         )
 
 
-ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_tiny(), *_softmax(), *_dots(), *_distances(), *_graphs(), *_gating())
+ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_sparse(), *_tiny(), *_softmax(), *_dots(), *_distances(), *_graphs(), *_gating())
 
 # What was tried where rows of a group fall short of their goals, and what bounds them (AMD Zen 5, one thread unless said).
 TRIED: Mapping[str, str] = {

@@ -12,6 +12,7 @@ from typing import Any
 
 from ruvector.bench.problems import (
     Attention,
+    Blocks,
     Cache,
     Call,
     Distance,
@@ -22,6 +23,7 @@ from ruvector.bench.problems import (
     Problem,
     Softmax,
     Unsupported,
+    Window,
 )
 
 __all__ = ["NAMES", "Peer", "Unsupported", "environment", "load"]
@@ -63,6 +65,14 @@ class Peer:
 
     def cache(self, problem: Cache) -> dict[str, Call]:
         """Append a key and a value, then attend."""
+        raise Unsupported("not one of its functions")
+
+    def window(self, problem: Window) -> dict[str, Call]:
+        """Attention over the last keys up to each query."""
+        raise Unsupported("not one of its functions")
+
+    def blocks(self, problem: Blocks) -> dict[str, Call]:
+        """Attention over some blocks of keys."""
         raise Unsupported("not one of its functions")
 
     def softmax(self, problem: Softmax) -> dict[str, Call]:

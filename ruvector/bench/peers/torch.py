@@ -1,4 +1,5 @@
-"""PyTorch: torch.nn.functional.scaled_dot_product_attention, softmax, mv and dot under inference_mode."""
+"""PyTorch: torch.nn.functional.scaled_dot_product_attention, softmax, mv and dot under inference_mode; for sparse rows also by
+chunks, and flex_attention, compiled, where there is a C++ compiler."""
 
 from __future__ import annotations
 
@@ -10,7 +11,23 @@ import numpy as np
 import torch
 
 from ruvector.bench.peers import Peer
-from ruvector.bench.problems import Array, Attention, Cache, Call, Distance, Dot, Gating, Matvec, Softmax
+from ruvector.bench.problems import (
+    Array,
+    Attention,
+    Blocks,
+    Cache,
+    Call,
+    Distance,
+    Dot,
+    Gating,
+    Matvec,
+    Softmax,
+    Sparse,
+    Window,
+)
+
+# Keys above which a dense mask is not tried: 9 s a call at 16384.
+MOST_MASKED = 8192
 
 
 def tensor(x: Array) -> torch.Tensor:
@@ -49,6 +66,43 @@ def stepper(problem: Cache, attend: Callable[..., Any]) -> Call:
     return Call(step, array, before=start, limit=problem.ROOM)
 
 
+def in_chunks(problem: Window) -> Call:
+    """Chunks of the window's length, each over itself and the one before."""
+    width = problem.window
+    count = problem.length // width
+    query, key, value = (tensor(x) for x in (problem.query, problem.key, problem.value))
+    place = torch.arange(width)[:, None] + width
+    other = torch.arange(2 * width)
+    mask = (other <= place) & (other > place - width)
+    first = mask & (other >= width)
+    masks = torch.stack([first, *[mask] * (count - 1)])[None, None]
+
+    def run() -> Any:
+        def pairs(x: torch.Tensor) -> torch.Tensor:
+            chunks = x.unflatten(2, (count, width))
+            before = torch.cat([chunks[:, :, :1], chunks[:, :, :-1]], 2)
+            return torch.cat([before, chunks], 3)
+
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return attend(query.unflatten(2, (count, width)), pairs(key), pairs(value), attn_mask=masks).flatten(2, 3)
+
+    return Call(run, array)
+
+
+def flex(problem: Sparse, visible: Callable[..., torch.Tensor]) -> dict[str, Call]:
+    """flex_attention as torch.compile makes it; nothing where it cannot."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    inputs = [tensor(x) for x in (problem.query, problem.key, problem.value)]
+    mask = create_block_mask(visible, None, None, problem.length, problem.keys, device="cpu")
+    compiled = torch.compile(flex_attention)
+    try:
+        compiled(*inputs, block_mask=mask)
+    except Exception:  # noqa: BLE001 - whatever a missing or old compiler does
+        return {}
+    return {"torch:flex": Call(partial(compiled, *inputs, block_mask=mask), array)}
+
+
 class Adapter(Peer):
     """PyTorch."""
 
@@ -73,6 +127,24 @@ class Adapter(Peer):
 
     def cache(self, problem: Cache) -> dict[str, Call]:
         return {"torch": stepper(problem, self._attend(problem))}
+
+    def _masked(self, problem: Sparse) -> dict[str, Call]:
+        if problem.keys > MOST_MASKED:
+            return {}
+        inputs = [tensor(x) for x in (problem.query, problem.key, problem.value)]
+        return {"torch": Call(partial(self._attend(problem), *inputs, attn_mask=tensor(problem.mask())), array)}
+
+    def window(self, problem: Window) -> dict[str, Call]:
+        width = problem.window
+        return {
+            **self._masked(problem),
+            "torch:chunk": in_chunks(problem),
+            **flex(problem, lambda b, h, i, j: (j <= i) & (j > i - width)),
+        }
+
+    def blocks(self, problem: Blocks) -> dict[str, Call]:
+        layout, block = tensor(problem.layout), problem.block
+        return {**self._masked(problem), **flex(problem, lambda b, h, i, j: layout[i // block, j // block])}
 
     def softmax(self, problem: Softmax) -> dict[str, Call]:
         return {"torch": Call(partial(torch.softmax, tensor(problem.x), -1), array)}

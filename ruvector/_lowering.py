@@ -1,0 +1,245 @@
+"""From patterns to kernels: the parts that a pattern is computed in, each a state over its own keys.
+
+Query i of L stands at position i + S - L. A plan is a tuple of parts over disjoint keys; one alone writes the result, several
+are merged. Only `Rows`, and parts that are alone, honour a mask of the caller.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ruvector import _attention
+
+# Gathered rows reach about a sixth of the speed of blocks (AMD Zen 5, one thread, 8 heads x 4096 x 64 float32: 16 and 95
+# GFLOP/s), so that blocks of which a sixth is visible are as fast with a mask; masks of more elements are not held.
+MASKED_BLOCK = (48, 64)
+MASKED_COST = 6
+MOST_MASKED = 1 << 26
+
+# Elements of a boolean matrix that is looked at in one go.
+CHUNK = 1 << 22
+
+
+class Call(NamedTuple):
+    """Arrays and options of one call; leading axes of the arrays broadcast."""
+
+    query: np.ndarray
+    key: np.ndarray
+    value: np.ndarray
+    mask: np.ndarray | None
+    scale: float
+    softcap: float
+
+    @property
+    def offset(self):
+        """Position of the first query."""
+        return self.key.shape[-2] - self.query.shape[-2]
+
+    def run(self, window, blocks=None, shared=None, out=None, shift=0):
+        """Output and log-sum-exp of the pattern that the core knows; positions moved by `shift`."""
+        return _attention.sparse(
+            *self[:3], self.mask, self.scale, self.softcap, window, self.offset + shift, blocks, shared, True, out
+        )
+
+
+def strided_view(x, first, step, lead, count, axis):
+    """Rows first + i + step * t as [..., i, t, ...] with i < lead, t < count; `axis` (-1 or -2) holds the rows."""
+    x = x[..., first:, :] if axis == -2 else x[..., first:]
+    row = x.strides[axis]
+    tail = x.shape[x.ndim + axis + 1 :]
+    shape = (*x.shape[:axis], lead, count, *tail)
+    strides = (*x.strides[:axis], row, step * row, *x.strides[x.ndim + axis + 1 :])
+    return np.lib.stride_tricks.as_strided(x, shape, strides)
+
+
+class Band:
+    """The window: left and right of the position, None for an open side."""
+
+    def __init__(self, left, right):
+        self.window = (left, right)
+
+    def run(self, call, out, lse):
+        """Writes the state of this part."""
+        lse[...] = call.run(self.window, out=out)[1]
+
+
+class Blocks:
+    """Lists of key blocks inside a window: layout (nQ, nK) or (H, nQ, nK), boolean."""
+
+    def __init__(self, layout, block_q, block_k, window=(None, None), mask=None):
+        starts = np.zeros(layout[..., 0].size + 1, np.int64)
+        np.cumsum(layout.sum(-1).ravel(), out=starts[1:])
+        blocks = np.nonzero(layout)[-1].astype(np.int32)
+        self.blocks = (False, block_q, block_k, len(layout) if layout.ndim == 3 else 1, starts, blocks)
+        self.window = window
+        self.mask = mask
+
+    def run(self, call, out, lse):
+        """Writes the state of this part."""
+        if self.mask is not None:
+            call = call._replace(mask=self.mask)
+        lse[...] = call.run(self.window, self.blocks, out=out)[1]
+
+
+class Rows:
+    """Keys gathered for each row: (lists, starts, indices)."""
+
+    def __init__(self, starts, indices, lists=1):
+        self.blocks = (True, 1, 1, lists, starts, indices)
+
+    def run(self, call, out, lse):
+        """Writes the state of this part."""
+        lse[...] = call.run((None, None), self.blocks, out=out)[1]
+
+
+class Window:
+    """A window, and keys that every query sees; then the queries that see every key."""
+
+    def __init__(self, left, right, ranges, rows, most):
+        self.window = (left, right)
+        self.shared = (np.array(ranges, np.int64).reshape(-1, 2), most)
+        self.rows = rows
+        self.most = most
+
+    def run(self, call, out, lse):
+        """Writes the state of this part."""
+        length = call.query.shape[-2]
+        lse[...] = call.run(self.window, shared=self.shared, out=out)[1]
+        for first, last in self.rows:
+            mask = call.mask
+            if mask is not None and mask.ndim > 1 and mask.shape[-2] == length:
+                mask = mask[..., first:last, :]
+            part = call._replace(query=call.query[..., first:last, :], mask=mask)
+            # the offset of fewer queries is larger by as many: the difference goes into the shift
+            shift = call.offset + first - part.offset
+            lse[..., first:last] = part.run((None, self.most), out=out[..., first:last, :], shift=shift)[1]
+
+
+class Classes:
+    """A window among the positions of each residue modulo `step`, its sides in steps; positions moved by `shift` steps."""
+
+    def __init__(self, step, left, right, shift=0):
+        self.step, self.window, self.shift = step, (left, right), shift
+
+    def groups(self, length, keys, offset):
+        """(first residue, first query, classes, queries, keys, place of the first query) of classes that are alike."""
+        found = []
+        for residue in range(min(self.step, keys + length)):
+            first = (residue - offset) % self.step
+            queries = max(0, -((first - length) // self.step))
+            if queries == 0:
+                continue
+            count = max(0, -((residue - keys) // self.step))
+            place = (offset + first - residue) // self.step
+            last = found[-1] if found else None
+            if last and last[3:] == [queries, count, place] and last[1] + last[2] == first and last[0] + last[2] == residue:
+                last[2] += 1
+            else:
+                found.append([residue, first, 1, queries, count, place])
+        return found
+
+    def run(self, call, out, lse):
+        """Writes the state of this part."""
+        length, keys, offset = call.query.shape[-2], call.key.shape[-2], call.offset
+        for residue, first, classes, queries, count, place in self.groups(length, keys, offset):
+            query, into = (strided_view(x, first, self.step, classes, queries, -2) for x in (call.query, out))
+            if count:
+                key, value = (strided_view(x, residue, self.step, classes, count, -2) for x in (call.key, call.value))
+            else:
+                key, value = (x[..., None, :0, :] for x in (call.key, call.value))
+            part = call._replace(query=query, key=key, value=value)
+            result = part.run(self.window, out=into, shift=place - part.offset + self.shift)[1]
+            strided_view(lse, first, self.step, classes, queries, -1)[...] = result
+
+
+class Columns:
+    """Some keys, put side by side, in blocks of their own."""
+
+    def __init__(self, take, layout, block_q, block_k):
+        self.take = take
+        self.part = Blocks(layout, block_q, block_k)
+
+    def run(self, call, out, lse):
+        """Writes the state of this part."""
+        self.part.run(call._replace(key=call.key[..., self.take, :], value=call.value[..., self.take, :]), out, lse)
+
+
+def runs(numbers):
+    """Ascending numbers as [first, last) pairs."""
+    if len(numbers) == 0:
+        return []
+    breaks = np.flatnonzero(np.diff(numbers) != 1)
+    firsts = numbers[np.concatenate([[0], breaks + 1])]
+    lasts = numbers[np.concatenate([breaks, [len(numbers) - 1]])] + 1
+    return list(zip(firsts.tolist(), lasts.tolist()))
+
+
+def chunks(length, keys):
+    """Row ranges whose boolean matrices are small."""
+    step = max(1, CHUNK // max(keys, 1))
+    for first in range(0, length, step):
+        yield first, min(first + step, length)
+
+
+def gathered(pattern, length, keys, most):
+    """The rows of a pattern as starts and indices; `most`: keys up to that many positions after a query, None for all."""
+    lists = pattern._lists()
+    counts, parts = np.zeros((lists, length), np.int64), [[] for _ in range(lists)]
+    for first, last in chunks(length, keys * lists):
+        seen = visible(pattern, first, last, length, keys, most).reshape(lists, last - first, keys)
+        counts[:, first:last] = seen.sum(-1)
+        for own, rows in zip(parts, seen):
+            own.append(np.nonzero(rows)[1].astype(np.int32))
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts.ravel())])
+    return starts, np.concatenate([np.zeros(0, np.int32), *(part for own in parts for part in own)])
+
+
+def visible(pattern, first, last, length, keys, most):
+    """The boolean matrix of rows [first, last)."""
+    seen = pattern._see(np.arange(first, last), length, keys)
+    if most is not None:
+        position = np.arange(first, last)[:, None] + (keys - length)
+        seen = seen & (np.arange(keys) <= position + most)
+    return seen
+
+
+def general(pattern, length, keys, most, masked):
+    """The plan of a pattern that is no more than a boolean matrix: gathered rows, or blocks under a mask where those are full."""
+    starts, indices = gathered(pattern, length, keys, most)
+    lists = pattern._lists()
+    if not masked and lists == 1 and 0 < length * keys <= MOST_MASKED:
+        block_q, block_k = MASKED_BLOCK
+        row = np.repeat(np.arange(length), np.diff(starts))
+        layout = np.zeros((-(-length // block_q), -(-keys // block_k)), bool)
+        layout[row // block_q, indices // block_k] = True
+        if layout.sum() * block_q * block_k <= MASKED_COST * len(indices):
+            mask = np.zeros((length, keys), bool)
+            mask[row, indices] = True
+            return (Blocks(layout, block_q, block_k, mask=mask),)
+    return (Rows(starts, indices, lists),)
+
+
+def attend(plan, call, dtype, shape, out):
+    """Runs the parts and merges them; returns output and log-sum-exp."""
+    from ruvector.functional import merge_states
+
+    if len(plan) == 1:
+        result, lse = np.empty(shape, dtype) if out is None else out, np.empty(shape[:-1])
+        plan[0].run(call, result, lse)
+        return result, lse
+    half = call.query.dtype.itemsize == 2
+    if half:
+        # parts in 16 bits would round once more than the result may
+        call = call._replace(**{n: getattr(call, n).astype(np.float32) for n in ("query", "key", "value")})
+    states = []
+    for part in plan:
+        result, lse = np.empty(shape, call.query.dtype), np.empty(shape[:-1])
+        part.run(call, result, lse)
+        states.append((result, lse))
+    merged, lse = merge_states(states)
+    if out is None:
+        return merged.astype(dtype, copy=False), lse
+    out[...] = merged
+    return out, lse

@@ -1,0 +1,1010 @@
+"""Which keys a query sees: patterns as reusable values, for `ruvector.sparse_attention`.
+
+A pattern is a recipe that fits any lengths, or is bound to those of the arrays that it was made of. Query i of L stands at
+position ``p = i + (S - L)`` among the S keys. Patterns are immutable, comparable, hashable and picklable; ``a | b`` and
+``a & b`` are their union and intersection.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ruvector import _coerce, _primitives
+from ruvector import _lowering as low
+from ruvector._options import flag, number
+from ruvector._random import seed_of
+
+__all__ = [
+    "Pattern",
+    "axial",
+    "bigbird",
+    "blocks",
+    "density",
+    "dilated",
+    "fixed",
+    "from_csr",
+    "from_mask",
+    "global_tokens",
+    "intersection",
+    "local",
+    "longformer",
+    "random_blocks",
+    "sliding",
+    "strided",
+    "to_mask",
+    "union",
+]
+
+# Lowered forms that a pattern keeps, for lengths that come again.
+_KEPT = 4
+
+
+class Pattern:
+    """Which keys each query sees.
+
+    Made by the functions of `ruvector.patterns`; also `ruvector.SparsePattern`.
+    """
+
+    __slots__ = ("_fields", "_plans")
+
+    def __init__(self, *fields):
+        if type(self) is Pattern:
+            raise TypeError("a Pattern is made by the functions of ruvector.patterns")
+        object.__setattr__(self, "_fields", fields)
+        object.__setattr__(self, "_plans", {})
+
+    def __setattr__(self, name, value):
+        raise AttributeError("a Pattern cannot be changed")
+
+    def _key(self):
+        frozen = ((f.shape, f.tobytes()) if isinstance(f, np.ndarray) else f for f in self._fields)
+        return (type(self), *frozen)
+
+    def __eq__(self, other):
+        return self._key() == other._key() if isinstance(other, Pattern) else NotImplemented
+
+    def __hash__(self):
+        return hash(self._key())
+
+    def __reduce__(self):
+        return type(self), self._fields
+
+    def __or__(self, other):
+        return union(self, other) if isinstance(other, Pattern) else NotImplemented
+
+    def __and__(self, other):
+        return intersection(self, other) if isinstance(other, Pattern) else NotImplemented
+
+    def __repr__(self):
+        texts = (f"<{'x'.join(map(str, f.shape))}>" if isinstance(f, np.ndarray) else repr(f) for f in self._fields)
+        return f"<pattern {type(self).__name__.strip('_').lower()}({', '.join(texts)})>"
+
+    def _fit(self, length, keys):
+        """ValueError where the pattern is bound to other lengths."""
+
+    def _lists(self):
+        """1, or the heads that have a pattern of their own."""
+        return 1
+
+    def _see(self, rows, length, keys):
+        """The boolean matrix (len(rows), keys), with an axis of heads in front where they differ."""
+        raise NotImplementedError
+
+    def _parts(self, length, keys, causal):
+        """Parts that compute the pattern faster than gathered rows, alone or merged; None where there are none."""
+        return None
+
+    def _plan(self, length, keys, causal, masked):
+        """The parts of a call, alone where it has a mask."""
+        kind = (length, keys, causal, masked)
+        plan = self._plans.get(kind)
+        if plan is None:
+            self._fit(length, keys)
+            plan = self._parts(length, keys, causal)
+            if plan is None or (masked and (len(plan) > 1 or isinstance(plan[0], low.Classes | low.Columns))):
+                plan = low.general(self, length, keys, 0 if causal else None, masked)
+            if len(self._plans) >= _KEPT:
+                self._plans.clear()
+            self._plans[kind] = plan
+        return plan
+
+
+def _positions(rows, length, keys):
+    return rows[:, None] + (keys - length), np.arange(keys)[None, :]
+
+
+class _Band(Pattern):
+    __slots__ = ()
+
+    def _see(self, rows, length, keys):
+        p, j = _positions(rows, length, keys)
+        left, right = self._fields
+        seen = np.ones((len(rows), keys), bool) if left is None else j >= p - left
+        return seen if right is None else seen & (j <= p + right)
+
+    def _parts(self, length, keys, causal):
+        left, right = self._fields
+        return (low.Band(left, _ahead(right, causal)),)
+
+
+def _ahead(right, causal):
+    return right if not causal else 0 if right is None else min(right, 0)
+
+
+class _Strided(Pattern):
+    __slots__ = ()
+
+    def _stride(self, keys):
+        return self._fields[0] or max(1, round(math.sqrt(keys)))
+
+    def _see(self, rows, length, keys):
+        p, j = _positions(rows, length, keys)
+        step = self._stride(keys)
+        seen = (np.abs(p - j) < step) | ((p - j) % step == 0)
+        return seen if self._fields[1] else seen & (j <= p)
+
+    def _parts(self, length, keys, causal):
+        step = self._stride(keys)
+        if not self._fields[1] or causal:
+            return low.Band(step - 1, 0), low.Classes(step, None, 0, -1)
+        return low.Band(step - 1, step - 1), low.Classes(step, None, 0, -1), low.Classes(step, 0, None, 1)
+
+
+class _Fixed(Pattern):
+    __slots__ = ()
+
+    _stride = _Strided._stride
+
+    def _summary(self, step):
+        if self._fields[1] > step:
+            raise ValueError(f"summary must be at most the stride {step}, got {self._fields[1]}")
+        return self._fields[1]
+
+    def _fit(self, length, keys):
+        self._summary(self._stride(keys))
+
+    def _see(self, rows, length, keys):
+        p, j = _positions(rows, length, keys)
+        step = self._stride(keys)
+        seen = (p // step == j // step) | (j % step >= step - self._summary(step))
+        return seen if self._fields[2] else seen & (j <= p)
+
+    def _parts(self, length, keys, causal):
+        step = self._stride(keys)
+        if (keys - length) % step:
+            return None
+        forward = self._fields[2] and not causal
+        first, block = (keys - length) // step, -(-keys // step)
+        place = np.arange(-(-length // step))[:, None] + first
+        own = place == np.arange(block)
+        take = np.flatnonzero(np.arange(keys) % step >= step - self._summary(step))
+        other = np.arange(-(-len(take) // self._summary(step)))
+        others = place != other if forward else place > other
+        near = low.Blocks(own, step, step, (None, None if forward else 0))
+        return near, low.Columns(take, others, step, self._summary(step))
+
+
+class _Dilated(Pattern):
+    __slots__ = ()
+
+    def _see(self, rows, length, keys):
+        p, j = _positions(rows, length, keys)
+        half, step = self._fields[0] // 2, self._fields[1]
+        return (np.abs(p - j) <= half * step) & ((p - j) % step == 0)
+
+    def _parts(self, length, keys, causal):
+        half, step = self._fields[0] // 2, self._fields[1]
+        if step == 1:
+            return (low.Band(half, 0 if causal else half),)
+        return (low.Classes(step, half, 0 if causal else half),)
+
+
+class _Global(Pattern):
+    __slots__ = ()
+
+    def _tokens(self, keys):
+        """Positions that all see and that see all, ascending."""
+        tokens = self._fields[0]
+        if not isinstance(tokens, np.ndarray):
+            return np.arange(min(tokens, keys))
+        if tokens.size and tokens[-1] >= keys:
+            raise IndexError(f"global_tokens has {tokens[-1]}, out of range for {keys} keys")
+        return tokens
+
+    def _fit(self, length, keys):
+        self._tokens(keys)
+
+    def _see(self, rows, length, keys):
+        p, _ = _positions(rows, length, keys)
+        tokens = self._tokens(keys)
+        seen = np.zeros((len(rows), keys), bool)
+        seen[:, tokens] = True
+        return seen | np.isin(p, tokens)
+
+    def _beside(self, left, right, length, keys, causal):
+        """The parts of this pattern and a window; left = -1: no window."""
+        tokens = self._tokens(keys)
+        queries = tokens - (keys - length)
+        rows = low.runs(queries[queries >= 0])
+        return (low.Window(left, right, low.runs(tokens), rows, 0 if causal else None),)
+
+
+class _Blocks(Pattern):
+    """layout, block_q, block_k: blocks of rows, from the first one on."""
+
+    __slots__ = ()
+
+    def _lists(self):
+        layout = self._fields[0]
+        return len(layout) if layout.ndim == 3 else 1
+
+    def _fit(self, length, keys):
+        layout, block_q, block_k = self._fields
+        want = (-(-length // block_q), -(-keys // block_k))
+        if layout.shape[-2:] != want:
+            raise ValueError(
+                f"layout of shape {layout.shape} with block_size {_pair_text(block_q, block_k)} does not fit {length} queries "
+                f"and {keys} keys, which are {want[0]} x {want[1]} blocks"
+            )
+
+    def _see(self, rows, length, keys):
+        layout, block_q, block_k = self._fields
+        return layout[..., rows // block_q, :][..., np.arange(keys) // block_k]
+
+    def _parts(self, length, keys, causal):
+        return (low.Blocks(*self._fields, window=(None, 0 if causal else None)),)
+
+
+def _pair_text(block_q, block_k):
+    return str(block_q) if block_q == block_k else f"({block_q}, {block_k})"
+
+
+class _BigBird(Pattern):
+    """block_size, window, globals, randoms, seed: blocks of positions."""
+
+    __slots__ = ()
+
+    def _layout(self, places, keys):
+        """Key blocks (in order) that the query blocks `places` see."""
+        size, window, shared, randoms, seed = self._fields
+        count = -(-keys // size)
+        key = np.arange(count)
+        near = np.abs(places[:, None] - key) <= window // 2 if window else np.zeros((len(places), count), bool)
+        near = near | (key < shared) | ((places >= 0) & (places < shared))[:, None]
+        if randoms:
+            rank = _primitives.draw(seed, 1.0, count * count).reshape(count, count)[np.clip(places, 0, count - 1)]
+            rank = np.where(near, 2.0, rank)
+            chosen = np.argsort(rank, axis=-1, kind="stable")[:, :randoms]
+            drawn = np.zeros_like(near)
+            np.put_along_axis(drawn, chosen, np.take_along_axis(rank, chosen, -1) < 2, -1)
+            near = near | (drawn & (places >= 0)[:, None])
+        return near
+
+    def _see(self, rows, length, keys):
+        size = self._fields[0]
+        places, back = np.unique((rows + keys - length) // size, return_inverse=True)
+        return self._layout(places, keys)[back][:, np.arange(keys) // size]
+
+    def _parts(self, length, keys, causal):
+        size = self._fields[0]
+        if (keys - length) % size:
+            return None
+        places = np.arange(-(-length // size)) + (keys - length) // size
+        return (low.Blocks(self._layout(places, keys), size, size, (None, 0 if causal else None)),)
+
+
+class _Axial(Pattern):
+    __slots__ = ()
+
+    def _width(self, keys):
+        height, width = self._fields
+        if height and width and height * width != keys:
+            raise ValueError(f"a grid of {height} x {width} has {height * width} places, not the {keys} of the keys")
+        if width is None:
+            width = -(-keys // height) if height else math.isqrt(max(keys - 1, 0)) + 1
+        return max(width, 1)
+
+    def _fit(self, length, keys):
+        self._width(keys)
+
+    def _see(self, rows, length, keys):
+        p, j = _positions(rows, length, keys)
+        width = self._width(keys)
+        return (p // width == j // width) | (p % width == j % width)
+
+    def _parts(self, length, keys, causal):
+        width = self._width(keys)
+        if (keys - length) % width:
+            return None
+        place = np.arange(-(-length // width))[:, None] + (keys - length) // width
+        row = low.Blocks(place == np.arange(-(-keys // width)), width, width, (None, 0 if causal else None))
+        above = low.Classes(width, None, 0, -1)
+        return (row, above) if causal else (row, above, low.Classes(width, 0, None, 1))
+
+
+class _Mask(Pattern):
+    __slots__ = ()
+
+    def _fit(self, length, keys):
+        if self._fields[0].shape != (length, keys):
+            raise ValueError(f"the pattern is for {self._fields[0].shape} queries and keys, got ({length}, {keys})")
+
+    def _see(self, rows, length, keys):
+        return self._fields[0][rows]
+
+
+class _CSR(Pattern):
+    """starts, indices, keys"""
+
+    __slots__ = ()
+
+    def _fit(self, length, keys):
+        starts, _, own = self._fields
+        if (len(starts) - 1, own) != (length, keys):
+            raise ValueError(f"the pattern is for {(len(starts) - 1, own)} queries and keys, got ({length}, {keys})")
+
+    def _see(self, rows, length, keys):
+        starts, indices, _ = self._fields
+        seen = np.zeros((len(rows), keys), bool)
+        for i, row in enumerate(rows):
+            seen[i, indices[starts[row] : starts[row + 1]]] = True
+        return seen
+
+    def _parts(self, length, keys, causal):
+        starts, indices, _ = self._fields
+        if not causal:
+            return (low.Rows(starts, indices),)
+        position = np.repeat(np.arange(length) + keys - length, np.diff(starts))
+        keep = indices <= position
+        kept = np.concatenate([[0], np.cumsum(keep)])[starts].astype(np.int64)
+        return (low.Rows(kept, indices[keep]),)
+
+
+class _Pair(Pattern):
+    __slots__ = ()
+
+    def _fit(self, length, keys):
+        for part in self._fields:
+            part._fit(length, keys)
+
+    def _lists(self):
+        counts = {part._lists() for part in self._fields} - {1}
+        if len(counts) > 1:
+            raise ValueError(f"layouts for different numbers of heads, {sorted(counts)}, do not go together")
+        return counts.pop() if counts else 1
+
+    def _masks(self, rows, length, keys):
+        return (part._see(rows, length, keys) for part in self._fields)
+
+    def _block_layouts(self, length, keys):
+        """Both as block layouts of one size, or None."""
+        sizes, layouts = set(), []
+        for part in self._fields:
+            if not isinstance(part, _Blocks | _BigBird | _Pair):
+                return None
+            found = _layout_of(part, length, keys)
+            if found is None:
+                return None
+            layouts.append(found[0])
+            sizes.add(found[1:])
+        return (*layouts, *sizes.pop()) if len(sizes) == 1 else None
+
+    def _parts(self, length, keys, causal):
+        found = _layout_of(self, length, keys)
+        return None if found is None else (low.Blocks(*found, window=(None, 0 if causal else None)),)
+
+
+def _layout_of(pattern, length, keys):
+    """(layout, block_q, block_k) of a pattern of whole blocks that start with the first query, else None."""
+    if isinstance(pattern, _Blocks):
+        return pattern._fields
+    if isinstance(pattern, _BigBird):
+        size = pattern._fields[0]
+        if (keys - length) % size:
+            return None
+        return pattern._layout(np.arange(-(-length // size)) + (keys - length) // size, keys), size, size
+    found = pattern._block_layouts(length, keys)
+    if found is None:
+        return None
+    return (found[0] | found[1] if isinstance(pattern, _Union) else found[0] & found[1]), *found[2:]
+
+
+class _Union(_Pair):
+    __slots__ = ()
+
+    def _see(self, rows, length, keys):
+        a, b = self._masks(rows, length, keys)
+        return a | b
+
+    def _parts(self, length, keys, causal):
+        a, b = self._fields
+        if isinstance(a, _Global):
+            a, b = b, a
+        if isinstance(a, _Band) and isinstance(b, _Global):
+            left, right = a._fields
+            return b._beside(left, _ahead(right, causal), length, keys, causal)
+        return super()._parts(length, keys, causal)
+
+
+class _Intersection(_Pair):
+    __slots__ = ()
+
+    def _see(self, rows, length, keys):
+        a, b = self._masks(rows, length, keys)
+        return a & b
+
+    def _parts(self, length, keys, causal):
+        a, b = self._fields
+        if isinstance(a, _Band) and isinstance(b, _Band):
+            a, b = a._fields, b._fields
+            left = min((x for x in (a[0], b[0]) if x is not None), default=None)
+            right = min((x for x in (a[1], b[1]) if x is not None), default=None)
+            return (low.Band(left, _ahead(right, causal)),)
+        if isinstance(a, _Band):
+            a, b = b, a
+        found = _layout_of(a, length, keys) if isinstance(a, _Blocks | _BigBird | _Pair) and isinstance(b, _Band) else None
+        if found is not None:
+            left, right = b._fields
+            return (low.Blocks(*found, window=(left, _ahead(right, causal))),)
+        return super()._parts(length, keys, causal)
+
+
+def _whole(value, name, least=1):
+    value = number(value, name, whole=True)
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def _length(value, name):
+    return _whole(value, name, 0)
+
+
+def _optional(value, name):
+    return None if value is None else _whole(value, name)
+
+
+def _pattern(value, name="pattern"):
+    if not isinstance(value, Pattern):
+        raise TypeError(f"{name} must be a Pattern of ruvector.patterns, got {value!r}")
+    return value
+
+
+def _frozen(array):
+    array.flags.writeable = False
+    return array
+
+
+def local(window_size=256):
+    """Keys around the query: ``abs(p - j) <= window_size // 2``.
+
+    Parameters
+    ----------
+    window_size : int, default 256
+
+    Returns
+    -------
+    Pattern
+
+    Notes
+    -----
+    The window of Beltagy et al. 2020, arXiv:2004.05150.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.local(2), 3).astype(int)
+    array([[1, 1, 0],
+           [1, 1, 1],
+           [0, 1, 1]])
+    """
+    half = _whole(window_size, "window_size") // 2
+    return _Band(half, half)
+
+
+def sliding(window_size=256):
+    """The last `window_size` keys up to the query: ``p - window_size < j <= p``.
+
+    Parameters
+    ----------
+    window_size : int, default 256
+
+    Returns
+    -------
+    Pattern
+
+    Notes
+    -----
+    The window of Jiang et al. 2023, arXiv:2310.06825.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.sliding(2), 3).astype(int)
+    array([[1, 0, 0],
+           [1, 1, 0],
+           [0, 1, 1]])
+    """
+    return _Band(_whole(window_size, "window_size") - 1, 0)
+
+
+def strided(stride=None, *, bidirectional=False):
+    """The last `stride` keys, and every `stride`-th key before: ``p - j < stride`` or ``(p - j) % stride == 0``, ``j <= p``.
+
+    Parameters
+    ----------
+    stride : int, optional
+        The square root of the number of keys, rounded, when None.
+    bidirectional : bool, default False
+        Keys behind the query in the same way: ``abs(p - j) < stride`` or a multiple of it.
+
+    Returns
+    -------
+    Pattern
+
+    Notes
+    -----
+    O(n sqrt(n)) keys in all with ``stride = sqrt(n)``. From Child et al. 2019, arXiv:1904.10509.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.strided(2), 5)[4].astype(int)
+    array([1, 0, 1, 1, 1])
+    """
+    return _Strided(_optional(stride, "stride"), flag(bidirectional, "bidirectional"))
+
+
+def fixed(stride=None, summary=1, *, bidirectional=False):
+    """The query's own block of `stride` keys, and the last `summary` keys of every block; ``j <= p``.
+
+    Parameters
+    ----------
+    stride : int, optional
+        Length of the blocks, which start at key 0; the square root of the number of keys, rounded, when None.
+    summary : int, default 1
+        At most the stride.
+    bidirectional : bool, default False
+        Keys behind the query too.
+
+    Returns
+    -------
+    Pattern
+
+    Notes
+    -----
+    ``j // stride == p // stride`` or ``j % stride >= stride - summary``. From Child et al. 2019, arXiv:1904.10509.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.fixed(2), 5)[4].astype(int)
+    array([0, 1, 0, 1, 1])
+    """
+    stride, summary = _optional(stride, "stride"), _whole(summary, "summary")
+    if stride is not None and summary > stride:
+        raise ValueError(f"summary must be at most the stride {stride}, got {summary}")
+    return _Fixed(stride, summary, flag(bidirectional, "bidirectional"))
+
+
+def dilated(window_size=64, dilation=2):
+    """Keys around the query, `dilation` apart: ``j = p + dilation * t`` with ``abs(t) <= window_size // 2``.
+
+    Parameters
+    ----------
+    window_size : int, default 64
+    dilation : int, default 2
+
+    Returns
+    -------
+    Pattern
+
+    Notes
+    -----
+    From Beltagy et al. 2020, arXiv:2004.05150.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.dilated(2, 2), 5)[2].astype(int)
+    array([1, 0, 1, 0, 1])
+    """
+    return _Dilated(_whole(window_size, "window_size"), _whole(dilation, "dilation"))
+
+
+def _token_set(tokens, name="tokens"):
+    """A count, or ascending distinct positions."""
+    if np.ndim(tokens) == 0:
+        return _length(tokens, name)
+    array = np.asarray(tokens)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name} must be a count or integers, got dtype {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be a count or have one axis, got shape {array.shape}")
+    if array.size and array.min() < 0:
+        raise IndexError(f"{name} must not be negative, got {array.min()}")
+    if array.size and array.max() > 2**62:
+        raise IndexError(f"{name} must be positions, got {array.max()}")
+    return _frozen(np.unique(array.astype(np.int64)))
+
+
+def global_tokens(tokens=1):
+    """Positions that every query sees and whose queries see every key.
+
+    Parameters
+    ----------
+    tokens : int or array_like of int, default 1
+        How many positions from 0 on, or which; an index past the keys is an IndexError when the pattern is used.
+
+    Returns
+    -------
+    Pattern
+
+    Notes
+    -----
+    The global attention of Beltagy et al. 2020, arXiv:2004.05150. United with a `local` or `sliding` window it runs in one pass.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.global_tokens([1]), 3).astype(int)
+    array([[0, 1, 0],
+           [1, 1, 1],
+           [0, 1, 0]])
+    """
+    return _Global(_token_set(tokens))
+
+
+def longformer(window_size=512, global_tokens=1):
+    """A window around the query, united with global tokens.
+
+    Parameters
+    ----------
+    window_size : int, default 512
+        As in `local`.
+    global_tokens : int or array_like of int, default 1
+        As in `ruvector.patterns.global_tokens`.
+
+    Returns
+    -------
+    Pattern
+
+    Notes
+    -----
+    From Beltagy et al. 2020, arXiv:2004.05150.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.density(patterns.longformer(2, 1), 100)
+    0.0494
+    """
+    return _Union(local(window_size), _Global(_token_set(global_tokens, "global_tokens")))
+
+
+def random_blocks(block_size=64, count=3, *, rng=None):
+    """Blocks of keys drawn at random for each block of queries.
+
+    Parameters
+    ----------
+    block_size : int, default 64
+    count : int, default 3
+        Distinct key blocks a query block; all where there are fewer.
+    rng : numpy.random.Generator or seed, optional
+        Source of the seed; 0 when None.
+
+    Returns
+    -------
+    Pattern
+
+    Notes
+    -----
+    Query block b, counted by position, takes the `count` key blocks k with the smallest draws ``b * blocks + k`` of SplitMix64
+    started at the seed, the same on every machine. The random blocks of Zaheer et al. 2020, arXiv:2007.14062.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.density(patterns.random_blocks(10, 2), 100)
+    0.2
+    """
+    return bigbird(block_size, 0, 0, count, rng=rng)
+
+
+def bigbird(block_size=64, window_blocks=3, global_blocks=2, random_blocks=3, *, rng=None):
+    """Blocks around the query's, the first blocks, and random ones.
+
+    Parameters
+    ----------
+    block_size : int, default 64
+    window_blocks : int, default 3
+        Blocks at most ``window_blocks // 2`` away are seen; 0 for none.
+    global_blocks : int, default 2
+        The first blocks, which see all and are seen by all.
+    random_blocks : int, default 3
+        Others for each block of queries, drawn as in `ruvector.patterns.random_blocks`.
+    rng : numpy.random.Generator or seed, optional
+
+    Returns
+    -------
+    Pattern
+
+    Notes
+    -----
+    From Zaheer et al. 2020, arXiv:2007.14062.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.density(patterns.bigbird(10, 3, 1, 1), 100)
+    0.53
+    """
+    counts = (
+        _length(x, name)
+        for x, name in (
+            (window_blocks, "window_blocks"),
+            (global_blocks, "global_blocks"),
+            (random_blocks, "random_blocks"),
+        )
+    )
+    return _BigBird(_whole(block_size, "block_size"), *counts, seed_of(rng, 0))
+
+
+def axial(height=None, width=None):
+    """Keys in the row and in the column of the query, on a grid of positions in C order.
+
+    Parameters
+    ----------
+    height, width : int, optional
+        Both: their product is the number of keys. One: the other follows, the last row may be short. None: rows of the square
+        root of the number of keys, rounded up.
+
+    Returns
+    -------
+    Pattern
+
+    Notes
+    -----
+    Rows and columns under one softmax; the axes of Ho et al. 2019, arXiv:1912.12180.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.axial(2, 3), 6)[4].astype(int)
+    array([0, 1, 0, 1, 1, 1])
+    """
+    return _Axial(_optional(height, "height"), _optional(width, "width"))
+
+
+def _boolean(array, name, axes):
+    array = np.asarray(_coerce._foreign(array, name)) if not isinstance(array, np.ndarray) else array
+    if array.dtype != bool:
+        raise TypeError(f"{name} must be boolean, got dtype {array.dtype}")
+    if array.ndim not in axes:
+        raise ValueError(f"{name} must have {' or '.join(map(str, axes))} axes, got shape {array.shape}")
+    return array
+
+
+def blocks(layout, block_size=128):
+    """Whole blocks of queries and keys.
+
+    Parameters
+    ----------
+    layout : array_like of bool, shape (nQ, nK) or (H, nQ, nK)
+        Which key blocks each query block sees, for all heads or each head (the last leading axis).
+    block_size : int or (int, int), default 128
+        Queries and keys of a block; blocks start at the first of each, the last may be short.
+
+    Returns
+    -------
+    Pattern
+        Bound to lengths of so many blocks.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.blocks([[True, False], [True, True]], 2), 3).astype(int)
+    array([[1, 1, 0],
+           [1, 1, 0],
+           [1, 1, 1]])
+    """
+    layout = _boolean(layout, "layout", (2, 3))
+    if 0 in layout.shape:
+        raise ValueError(f"layout must have at least one block, got shape {layout.shape}")
+    pair = block_size if isinstance(block_size, tuple) else (block_size, block_size)
+    if len(pair) != 2:
+        raise ValueError(f"block_size must be a number or a pair of them, got {block_size!r}")
+    return _Blocks(_frozen(np.array(layout)), *(_whole(n, "block_size") for n in pair))
+
+
+def from_mask(mask):
+    """Any pattern, from its boolean matrix.
+
+    Parameters
+    ----------
+    mask : array_like of bool, shape (L, S)
+        True where query i sees key j.
+
+    Returns
+    -------
+    Pattern
+        Bound to (L, S).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ruvector import patterns
+    >>> patterns.density(patterns.from_mask(np.eye(4, dtype=bool)), 4)
+    0.25
+    """
+    return _Mask(_frozen(np.array(_boolean(mask, "mask", (2,)))))
+
+
+def from_csr(indptr, indices, num_keys):
+    """Any pattern, from the keys of each query.
+
+    Parameters
+    ----------
+    indptr : array_like of int, shape (L + 1,)
+        Rises from 0 to the number of indices.
+    indices : array_like of int
+        The keys of query i are ``indices[indptr[i]:indptr[i + 1]]``, in any order; twice counts once.
+    num_keys : int
+
+    Returns
+    -------
+    Pattern
+        Bound to (L, num_keys).
+
+    Raises
+    ------
+    IndexError
+        For an index out of range, naming it.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.from_csr([0, 1, 3], [2, 0, 1], 3), 2, 3).astype(int)
+    array([[0, 0, 1],
+           [1, 1, 0]])
+    """
+    arrays = []
+    for array, name in ((indptr, "indptr"), (indices, "indices")):
+        array = np.asarray(array)
+        if array.dtype.kind not in "iu" and array.size:
+            raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
+        if array.ndim != 1:
+            raise ValueError(f"{name} must have one axis, got shape {array.shape}")
+        arrays.append(array)
+    starts, indices = arrays
+    num_keys = _length(num_keys, "num_keys")
+    if num_keys > 2**31 - 1:
+        raise ValueError(f"num_keys must be less than 2**31, got {num_keys}")
+    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(indices) or (starts[1:] < starts[:-1]).any():
+        raise ValueError(f"indptr must rise from 0 to the {len(indices)} indices, got {starts[:5].tolist()} ...")
+    bad = np.flatnonzero((indices < 0) | (indices >= num_keys))
+    if len(bad):
+        raise IndexError(f"indices[{bad[0]}] is {indices[bad[0]]}, out of range for {num_keys} keys")
+    starts, indices = starts.astype(np.int64), indices.astype(np.int64)
+    row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    cells = np.unique(row * num_keys + indices) if num_keys else row
+    counts = np.bincount(cells // max(num_keys, 1), minlength=len(starts) - 1)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return _CSR(_frozen(starts), _frozen((cells % max(num_keys, 1)).astype(np.int32)), num_keys)
+
+
+def _all(patterns, kind):
+    found = [_pattern(p, f"patterns[{i}]") for i, p in enumerate(patterns)]
+    if not found:
+        raise ValueError("at least one pattern is needed, got none")
+    result = found[0]
+    for pattern in found[1:]:
+        result = kind(result, pattern)
+    return result
+
+
+def union(*patterns):
+    """Keys that some of the patterns show.
+
+    Parameters
+    ----------
+    *patterns : Pattern
+
+    Returns
+    -------
+    Pattern
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.union(patterns.sliding(2), patterns.global_tokens(1)) == patterns.sliding(2) | patterns.global_tokens(1)
+    True
+    """
+    return _all(patterns, _Union)
+
+
+def intersection(*patterns):
+    """Keys that all of the patterns show.
+
+    Parameters
+    ----------
+    *patterns : Pattern
+
+    Returns
+    -------
+    Pattern
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.local(2) & patterns.sliding(9), 3).astype(int)
+    array([[1, 0, 0],
+           [1, 1, 0],
+           [0, 1, 1]])
+    """
+    return _all(patterns, _Intersection)
+
+
+def _lengths(pattern, length, keys):
+    _pattern(pattern)
+    length = _length(length, "length")
+    keys = length if keys is None else _length(keys, "keys")
+    pattern._fit(length, keys)
+    return length, keys
+
+
+def to_mask(pattern, length, keys=None):
+    """The boolean matrix of a pattern.
+
+    Parameters
+    ----------
+    pattern : Pattern
+    length : int
+        Queries.
+    keys : int, optional
+        As many as queries when None.
+
+    Returns
+    -------
+    ndarray of bool, shape (length, keys), or (H, length, keys) for `blocks` of each head
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.to_mask(patterns.sliding(2), 1, 3)
+    array([[False,  True,  True]])
+    """
+    length, keys = _lengths(pattern, length, keys)
+    return pattern._see(np.arange(length), length, keys)
+
+
+def density(pattern, length, keys=None):
+    """The share of pairs that a pattern shows.
+
+    Parameters
+    ----------
+    pattern : Pattern
+    length : int
+        Queries.
+    keys : int, optional
+        As many as queries when None.
+
+    Returns
+    -------
+    float
+        Between 0 and 1; 0 where there are no pairs.
+
+    Examples
+    --------
+    >>> from ruvector import patterns
+    >>> patterns.density(patterns.sliding(1), 10)
+    0.1
+    """
+    length, keys = _lengths(pattern, length, keys)
+    seen = size = 0
+    for first, last in low.chunks(length, keys):
+        part = pattern._see(np.arange(first, last), length, keys)
+        seen, size = seen + int(np.count_nonzero(part)), size + part.size
+    return seen / size if size else 0.0
