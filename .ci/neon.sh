@@ -10,7 +10,7 @@ need qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross mmdebstrap proot
 arm=$scratch/arm64
 mkdir -p "$arm"
 
-c_tests aarch64-linux-gnu-gcc "-O3 -static" "qemu-aarch64 -cpu max"
+RV_TEST_BRIEF=1 c_tests aarch64-linux-gnu-gcc "-O3 -static" "qemu-aarch64 -cpu max"
 
 release=$(. /etc/os-release && echo "$VERSION_CODENAME")
 # shellcheck disable=SC2016

@@ -141,9 +141,9 @@ def sparse_attention(
     pattern : {"strided", "fixed"} or Pattern, default "strided"
         One of Child et al., or any pattern of `ruvector.patterns`.
     stride : int, optional
-        Of "strided" and "fixed": the square root of S, rounded, when None.
+        Of "strided" and "fixed", at least 1: the square root of S, rounded, when None.
     summary : int, optional
-        Of "fixed": the last keys of each block of `stride` that all later queries see; 1 when None.
+        Of "fixed", at least 1: the last keys of each block of `stride` that all later queries see; 1 when None.
     bidirectional : bool, default False
         "strided" and "fixed" show no later key, as published; with True, keys on both sides.
     {common}
@@ -212,7 +212,7 @@ def dilated_attention(
     key : array_like, shape (..., S, d)
     value : array_like, shape (..., S, dv)
     window_size : int, default 64
-        Query i of L at position ``p = i + (S - L)`` sees keys ``p + dilation * t`` with ``abs(t) <= window_size // 2``.
+        At least 1: query i of L at position ``p = i + (S - L)`` sees keys ``p + dilation * t`` with ``abs(t) <= window_size // 2``.
     dilation : int, default 2
         At least 1, which is `local_attention`.
     {common}
@@ -228,6 +228,8 @@ def dilated_attention(
 
     Notes
     -----
+    ``softmax(scale * q . k) v`` over those keys.
+
     O(L window_size (d + dv)): a window among the positions of each residue modulo the dilation, read where they lie. From
     Beltagy et al. 2020, arXiv:2004.05150.
 
@@ -268,7 +270,7 @@ def longformer_attention(
     key : array_like, shape (..., S, d)
     value : array_like, shape (..., S, dv)
     window_size : int, default 512
-        Query i of L at position ``p = i + (S - L)`` sees keys with ``abs(p - j) <= window_size // 2``.
+        At least 1: query i of L at position ``p = i + (S - L)`` sees keys with ``abs(p - j) <= window_size // 2``.
     global_tokens : int or array_like of int, default 1
         How many positions from 0 on, or which: every query sees them, and the queries there see every key.
     {common}
@@ -286,6 +288,8 @@ def longformer_attention(
 
     Notes
     -----
+    ``softmax(scale * q . k) v`` over those keys.
+
     O(L (window_size + g) (d + dv)) for g global tokens, in one pass, and the g rows that see everything. From Beltagy et al. 2020,
     arXiv:2004.05150, without projections of its own for global tokens.
 
@@ -329,15 +333,15 @@ def bigbird_attention(
     key : array_like, shape (..., S, d)
     value : array_like, shape (..., S, dv)
     block_size : int, default 64
-        Positions of a block.
+        Positions of a block, at least 1.
     window_blocks : int, default 3
         Blocks at most ``window_blocks // 2`` away from the query's; 0 for none.
     global_blocks : int, default 2
-        The first blocks: seen by all, and their queries see all.
+        The first blocks, 0 or more: seen by all, and their queries see all.
     random_blocks : int, default 3
-        Others for each block of queries.
+        Others for each block of queries, 0 or more.
     seed : int, default 0
-        Of the random blocks, which are the same on every machine: see `ruvector.patterns.random_blocks`.
+        At least 0. Of the random blocks, which are the same on every machine: see `ruvector.patterns.random_blocks`.
     {common}
 
     Returns
@@ -351,6 +355,8 @@ def bigbird_attention(
 
     Notes
     -----
+    ``softmax(scale * q . k) v`` over those keys.
+
     O(L block_size (window_blocks + global_blocks + random_blocks) (d + dv)); blocks that are not seen cost nothing. With `causal`,
     random blocks behind the query fall away. From Zaheer et al. 2020, arXiv:2007.14062.
 
@@ -392,7 +398,7 @@ def axial_attention(
     key : array_like, shape (..., S, d)
     value : array_like, shape (..., S, dv)
     height, width : int, optional
-        The grid of the keys in C order. Both: their product is S. One: the other follows, the last row may be short. None: rows
+        The grid of the keys in C order, at least 1. Both: their product is S. One: the other follows, the last row may be short. None: rows
         of the square root of S, rounded up.
     {common}
 
@@ -407,6 +413,8 @@ def axial_attention(
 
     Notes
     -----
+    ``softmax(scale * q . k) v`` over those keys.
+
     O(L (height + width) (d + dv)): query i of L stands at ``i + (S - L)`` and sees its row and its column under one softmax; states of
     both are merged. The axes of Ho et al. 2019, arXiv:1912.12180, there one layer after the other.
 
@@ -448,7 +456,7 @@ def block_sparse_attention(
         Which blocks of keys each block of queries sees, for all or for each index of the last leading axis; blocks start at the first
         query and key. When None, each block of positions sees itself and its neighbours.
     block_size : int, default 128
-        Queries, and keys, of a block; the last may be short.
+        Queries, and keys, of a block, at least 1; the last may be short.
     {common}
 
     Returns
@@ -462,6 +470,8 @@ def block_sparse_attention(
 
     Notes
     -----
+    ``softmax(scale * q . k) v`` over those keys.
+
     ``2 (d + dv)`` operations for each pair in a visible block; others cost nothing. The block layouts of Child et al. 2019,
     arXiv:1904.10509.
 
