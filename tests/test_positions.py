@@ -571,6 +571,37 @@ def test_t5_attention_is_that_of_t5(isa, decoder):
     np.testing.assert_allclose(out @ w["o.weight"].T, theirs, rtol=0, atol=1e-11 * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize("case", ("relative", "relative values", "t5"))
+def test_blocks_of_some_heads(isa, case):
+    """2000 keys: two heads a block; 3000: one; 12,000: fewer than 48 queries; 300,000: one."""
+    for kv_len, q_len, heads, kv_heads, head in (
+        (2000, 50, 4, 4, 4),
+        (2000, 50, 6, 2, 4),
+        (2000, 50, 5, 1, 4),
+        (3000, 50, 4, 2, 4),
+        (12_000, 45, 2, 2, 2),
+        (300_000, 2, 2, 1, 2),
+    ):
+        query = normal((q_len, heads * head), np.float32, "q")
+        key, value = normal((kv_len, kv_heads * head), np.float32, "k"), normal((kv_len, kv_heads * 2), np.float32, "v")
+        parameters = {"num_heads": heads, "num_kv_heads": kv_heads}
+        if case != "t5":
+            parameters |= {"max_distance": 5, "key_embedding": normal((heads, 11, head), np.float64, "a")}
+        if case == "relative values":
+            parameters["value_embedding"] = normal((heads, 11, 2), np.float64, "b")
+        name = case.split()[0]
+        for options in ({}, {"mask": generator("heads mask").random((heads, q_len, kv_len)) < 0.8, "causal": True}):
+            if options and kv_len > 3000:
+                options = {"mask": np.arange(kv_len) % 3 > 0, "causal": True}
+            out = ruvector.attention(query, key, value, name, **options, **parameters)
+            expected = reference.TYPES[name](query, key, value, **options, **parameters)
+            reference.check(out, expected, f"{case} {kv_len} {heads} {kv_heads} {list(options)}")
+            if kv_len <= 3000:
+                weights = reference.Weights(expected)
+                p = ruvector.attention_scores(query, key, name, **options, **parameters)
+                reference.within(p, weights.exact, weights.bound, f"{case} scores {kv_len} {heads} {kv_heads}")
+
+
 def test_t5_biases_take_no_memory_of_a_matrix(isa):
     n = 3000
     q, k, v = (normal((n, 16), np.float32, role) for role in "qkv")
