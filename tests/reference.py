@@ -1467,6 +1467,8 @@ def t5_bucket(distance, bidirectional, num_buckets, max_distance):
     r, exact = max(-distance, 0), num_buckets // 2
     if r < exact:
         return offset + r
+    if r >= max_distance:
+        return offset + num_buckets - 1
     n = num_buckets - exact
     b = max(b for b in range(n) if b == 0 or r**n * exact**b >= max_distance**b * exact**n)
     return offset + exact + b

@@ -292,7 +292,7 @@ def test_interleaved_rope_is_that_of_gpt_j():
 @EACH
 @pytest.mark.parametrize("dtype_name", FLOATS)
 def test_lengths_around_the_blocks(isa, case, dtype_name):
-    for q_len, kv_len in ((1, 1), (1, 40), (2, 3), (31, 31), (32, 33), (33, 32), (65, 64), (64, 90), (90, 20), (3, 1), (25, 130)):
+    for q_len, kv_len in ((1, 1), (1, 40), (2, 3), (31, 31), (47, 48), (48, 49), (49, 47), (65, 64), (64, 90), (90, 20), (3, 1), (130, 135)):
         for causal in (False, True):
             name, parameters, *arrays = arrays_of(case, (), q_len, kv_len, DTYPES[dtype_name])
             out = ruvector.attention(*arrays, name, causal=causal, **parameters)
@@ -327,7 +327,7 @@ def test_the_future_does_not_reach_a_causal_row(isa, case, dtype_name):
     name, parameters, query, key, value = arrays_of(case, (2,), 70, 80, DTYPES[dtype_name])
     for mask in (None, np.arange(80) % 5 != 1):
         whole = ruvector.attention(query, key, value, name, causal=True, mask=mask, **parameters)
-        for row in (0, 31, 32, 50):
+        for row in (0, 31, 47, 48):
             other_key, other_value, other_query = key.copy(), value.copy(), query.copy()
             other_key[:, row + 11 :] = np.nan
             other_value[:, row + 11 :] = np.inf
@@ -571,12 +571,43 @@ def test_t5_attention_is_that_of_t5(isa, decoder):
     np.testing.assert_allclose(out @ w["o.weight"].T, theirs, rtol=0, atol=1e-11 * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize("case", ("relative", "relative values", "t5"))
+def test_blocks_of_some_heads(isa, case):
+    """2000 keys: two heads a block; 3000: one; 12,000: fewer than 48 queries; 300,000: one."""
+    for kv_len, q_len, heads, kv_heads, head in (
+        (2000, 50, 4, 4, 4),
+        (2000, 50, 6, 2, 4),
+        (2000, 50, 5, 1, 4),
+        (3000, 50, 4, 2, 4),
+        (12_000, 45, 2, 2, 2),
+        (300_000, 2, 2, 1, 2),
+    ):
+        query = normal((q_len, heads * head), np.float32, "q")
+        key, value = normal((kv_len, kv_heads * head), np.float32, "k"), normal((kv_len, kv_heads * 2), np.float32, "v")
+        parameters = {"num_heads": heads, "num_kv_heads": kv_heads}
+        if case != "t5":
+            parameters |= {"max_distance": 5, "key_embedding": normal((heads, 11, head), np.float64, "a")}
+        if case == "relative values":
+            parameters["value_embedding"] = normal((heads, 11, 2), np.float64, "b")
+        name = case.split()[0]
+        for options in ({}, {"mask": generator("heads mask").random((heads, q_len, kv_len)) < 0.8, "causal": True}):
+            if options and kv_len > 3000:
+                options = {"mask": np.arange(kv_len) % 3 > 0, "causal": True}
+            out = ruvector.attention(query, key, value, name, **options, **parameters)
+            expected = reference.TYPES[name](query, key, value, **options, **parameters)
+            reference.check(out, expected, f"{case} {kv_len} {heads} {kv_heads} {list(options)}")
+            if kv_len <= 3000:
+                weights = reference.Weights(expected)
+                p = ruvector.attention_scores(query, key, name, **options, **parameters)
+                reference.within(p, weights.exact, weights.bound, f"{case} scores {kv_len} {heads} {kv_heads}")
+
+
 def test_t5_biases_take_no_memory_of_a_matrix(isa):
     n = 3000
     q, k, v = (normal((n, 16), np.float32, role) for role in "qkv")
     whole = n * n * 4
     assert peak_allocation(lambda: ruvector.t5_attention(q, k, v, 2)) < whole / 8
-    # in blocks: biases of 32 rows, as they are and masked, for both heads
+    # in blocks: masked biases of 48 rows
     blocks = peak_allocation(lambda: ruvector.t5_attention(q, k, v, 2, mask=np.arange(n) > 3))
     assert blocks < whole / 8
 
@@ -586,9 +617,9 @@ def test_relative_biases_keep_their_bound_of_memory(isa):
     q, k, v = (normal((n, 16), np.float32, role) for role in "qkv")
     b = normal((2 * reach + 1, 8), np.float64, "b")
     own = n * 16 * 4
-    biases = heads * (2**19 + 1024) * 4
+    biases = (2**19 + 2**12) * 4
     for options in ({}, {"mask": np.arange(n) > 3}, {"value_embedding": b}):
-        columns = n * heads * (8 + 34 + 2 * reach) * 4 if "value_embedding" in options else 0
+        columns = n * heads * (8 + 50 + 2 * reach) * 4 if "value_embedding" in options else 0
         peak = peak_allocation(lambda: ruvector.relative_attention(q, k, v, heads, max_distance=reach, **options))
         assert peak < 2 * biases + columns + 4 * own + 2**20, options
 

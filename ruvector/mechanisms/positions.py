@@ -86,7 +86,9 @@ def rope(x, positions=None, *, base=10000.0, interleaved=False, rotary_dim=None,
     radians, factor = _frequencies(dim, base, scaling, length)
     work = _working(x.dtype)
     cos, sin = _rotary.tables(places, radians, work, factor)
-    return _rotary.rotate(_coerce.plain(x, work), cos, sin, interleaved).astype(x.dtype.newbyteorder("="), copy=False)
+    result = _rotary.rotate(_coerce.plain(x, work), cos, sin, interleaved)
+    with np.errstate(over="ignore"):
+        return result.astype(x.dtype.newbyteorder("="), copy=False)
 
 
 def _base(base):
@@ -131,8 +133,8 @@ def _frequencies(dim, base, scaling, length):
 
 
 def _working(dtype):
-    """float32 or float64: what a dtype is computed in."""
-    return np.dtype(np.float32) if dtype.itemsize <= 4 and dtype.kind not in "iub" else np.dtype(np.float64)
+    """What a dtype is computed in: float32 or float64."""
+    return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
 
 
 # What the types share ------------------------------------------------------------------------------------------------
@@ -168,9 +170,12 @@ class _Call:
         self.training = flag(training, "training")
         # one stream for all blocks
         self.rng = _coerce.explicit_generator(rng, "dropout") if dropout and self.training else None
-        self.core = get_attention(
-            "grouped_query", num_heads=num_heads, num_kv_heads=num_kv_heads, causal=causal, scale=self.scale, dropout=dropout
-        )
+        self.dropout = dropout
+        self.core = self._core(num_heads, num_kv_heads)
+
+    def _core(self, num_heads, num_kv_heads):
+        options = {"causal": self.causal, "scale": self.scale, "dropout": self.dropout}
+        return get_attention("grouped_query", num_heads=num_heads, num_kv_heads=num_kv_heads, **options)
 
     def _mask(self, mask, num_heads):
         """(*lead, num_heads or 1, q_len or 1, kv_len or 1)"""
@@ -192,7 +197,7 @@ class _Call:
         """The mask of some rows over the first keys as the core takes it, which knows no axis of one head."""
         if self.mask is None:
             return None
-        mask = self.mask[..., rows if self.mask.shape[-2] > 1 else slice(None), : seen if self.mask.shape[-1] > 1 else None]
+        mask = _cut(self.mask, rows, seen)
         return mask if self.num_heads > 1 else mask[..., 0, :, :]
 
     def attend(self, query, key, value, mask):
@@ -219,30 +224,70 @@ class _Call:
             yield slice(start, stop), max(stop + self.kv_len - self.q_len, 0) if self.causal else self.kv_len
 
     def blocks(self):
-        """The same for each batch element, at most half a million biases a head or one row of them.
+        """The same for each batch element and some heads at a time: blocks whose biases are few enough for the cache.
 
-        32 queries, so that the biases are still in the cache when the core reads them: 8 heads of 2048 keys took 96 ms, 64 or
-        128 queries 140 ms, 24 queries, which are no whole number of tiles, 170 ms (AMD EPYC, AVX-512, 2 threads, gcc 12).
+        8 heads of 2048 keys took 76 ms with 64 queries and 2 heads a block, 107 ms with 32 and 2, 436 ms with 32 and 8 (AMD
+        EPYC, AVX-512, 2 threads, memory busy, gcc 12). 48 queries are whole tiles of the core in every instruction set.
         """
-        most = max(1, min(32, 2**19 // max(self.kv_len, 1)))
-        for batch in np.ndindex(*self.lead):
-            for rows, seen in self.row_blocks(most):
-                yield batch, rows, seen
+        most = self.block_rows()
+        shared = self.num_heads // self.num_kv_heads
+        count = max(1, 2**18 // (most * max(self.kv_len, 1)))
+        # either whole groups of heads that share keys, or equal parts of one
+        count = count // shared * shared or max(n for n in range(1, count + 1) if shared % n == 0)
+        for batch in np.ndindex(*self.lead if self.q_len else (0,)):
+            for start in range(0, self.num_heads, count):
+                for rows, seen in self.row_blocks(most):
+                    yield _Block(batch, range(start, min(start + count, self.num_heads)), shared, rows, seen)
+
+    def block_rows(self):
+        return max(1, min(48, 2**19 // max(self.kv_len, 1)))
 
     def broadcast(self):
         """Query, key and value with all leading axes."""
         return (np.broadcast_to(x, (*self.lead, *x.shape[-2:])) for x in (self.query, self.key, self.value))
 
-    def masked(self, bias, batch, rows, seen):
-        """A bias (heads, rows, seen) with what the mask says about them."""
-        if self.mask is None:
-            return bias
-        mask = self.mask[batch]
-        mask = mask[:, rows if mask.shape[-2] > 1 else slice(None), : seen if mask.shape[-1] > 1 else None]
-        if mask.dtype == bool:
-            return np.where(mask, bias, np.array(-np.inf, bias.dtype))
-        # hidden is hidden, whatever the bias
-        return np.where(np.isneginf(mask), mask, bias + mask)
+    def biased(self, block, bias):
+        """The core for the heads of a block, and its biases (heads, rows, seen) as that takes them, with the mask in them."""
+        core = self.core
+        if len(block.heads) < self.num_heads:
+            core = self._core(len(block.heads), len(block.kv_heads))
+        if self.mask is not None:
+            mask = self.mask[block.batch]
+            mask = _cut(mask[slice(block.heads.start, block.heads.stop) if len(mask) > 1 else slice(None)], block.rows, block.seen)
+            if mask.dtype == bool:
+                bias = np.where(mask, bias, np.array(-np.inf, bias.dtype))
+            else:
+                with np.errstate(all="ignore"):
+                    # hidden is hidden, whatever the bias
+                    bias = np.where(np.isneginf(mask), mask, bias + mask)
+        return core, bias if len(block.heads) > 1 else bias[0]
+
+
+class _Block:
+    """Some heads and rows of a batch element, and the keys that some of the rows sees."""
+
+    def __init__(self, batch, heads, shared, rows, seen):
+        self.batch, self.heads, self.rows, self.seen = batch, heads, rows, seen
+        self.kv_heads = range(heads.start // shared, (heads.stop - 1) // shared + 1)
+
+    def queries(self, x, num_heads):
+        """Of an array (..., L, num_heads * width)."""
+        width = x.shape[-1] // num_heads
+        return x[self.batch][self.rows, self.heads.start * width : self.heads.stop * width]
+
+    def keys(self, x, num_kv_heads):
+        """Of an array (..., S, num_kv_heads * width)."""
+        width = x.shape[-1] // num_kv_heads
+        return x[self.batch][: self.seen, self.kv_heads.start * width : self.kv_heads.stop * width]
+
+    def table(self, x):
+        """Of an array with an axis of heads, or of one for all."""
+        return x[self.heads.start : self.heads.stop] if len(x) > 1 else x
+
+
+def _cut(mask, rows, seen):
+    """Some rows and the first columns of a mask, in which an axis of one number stands for any length."""
+    return mask[..., rows if mask.shape[-2] > 1 else slice(None), : seen if mask.shape[-1] > 1 else None]
 
 
 def _heads_of(x, count):
@@ -365,24 +410,31 @@ def _xpos_score(query, key, *, num_heads, num_kv_heads, scale, base, interleaved
 
 
 def _biased(call, bias_of, attend=None):
-    """Attention whose logits get `bias_of(batch, rows, seen)`, (heads, rows, seen), block by block."""
+    """Attention whose logits get `bias_of(block)`, (heads, rows, seen).
+
+    `attend(block, core, query, key, value, bias)`, in place of the core's, gives the result of a block.
+    """
     query, key, value = call.broadcast()
-    attend = attend or (lambda query, key, value, bias, rows: call.attend(query, key, value, bias))
     out = np.empty((*call.lead, call.q_len, call.num_heads * (value.shape[-1] // call.num_kv_heads)), query.dtype)
-    for batch, rows, seen in call.blocks():
-        bias = call.masked(bias_of(batch, rows, seen), batch, rows, seen)
-        bias = bias if call.num_heads > 1 else bias[0]
-        out[batch][rows] = attend(query[batch][rows], key[batch][:seen], value[batch][:seen], bias, rows)
+    for block in call.blocks():
+        core, bias = call.biased(block, bias_of(block))
+        q, k, v = block.queries(query, call.num_heads), *(block.keys(x, call.num_kv_heads) for x in (key, value))
+        to = block.queries(out, call.num_heads)
+        if attend is None:
+            core(q, k, v, mask=bias, training=call.training, rng=call.rng, out=to)
+        else:
+            to[...] = attend(block, core, q, k, v, bias)
     return call.finish(out)
 
 
 def _biased_weights(call, bias_of):
     query, key, _ = call.broadcast()
-    out = np.empty((*call.lead, call.q_len, call.kv_len), query.dtype)
-    for batch, rows, seen in call.blocks():
-        bias = call.masked(bias_of(batch, rows, seen), batch, rows, seen)
-        out[batch][rows] = call.weights(query[batch][rows], key[batch][:seen], bias if call.num_heads > 1 else bias[0])
-    return call.finish(out)
+    out = np.zeros((*call.lead, call.q_len, call.kv_len))
+    for block in call.blocks():
+        core, bias = call.biased(block, bias_of(block))
+        weights = core._weights(block.queries(query, call.num_heads), block.keys(key, call.num_kv_heads), bias)
+        out[block.batch][block.rows, : block.seen] += weights if weights.ndim == 2 else weights.sum(0, dtype=np.float64)
+    return call.finish(out / call.num_heads)
 
 
 def _t5_buckets(distances, bidirectional, num_buckets, max_distance):
@@ -425,7 +477,7 @@ def _t5_type(query, key, value, *, mask, num_heads, num_kv_heads, causal, scale,
     call = _Call(query, key, value, mask, num_heads, num_kv_heads, causal, scale, dropout, training, rng)
     bias = _t5_bias(call, **own)
     if call.mask is not None:
-        return _biased(call, lambda batch, rows, seen: bias[:, rows, :seen])
+        return _biased(call, lambda block: block.table(bias)[:, block.rows, : block.seen])
     bias = bias[(None,) * len(call.lead)] if num_heads > 1 else bias[0]
     return call.finish(call.attend(call.query, call.key, call.value, bias))
 
@@ -433,7 +485,7 @@ def _t5_type(query, key, value, *, mask, num_heads, num_kv_heads, causal, scale,
 def _t5_weights(query, key, mask, *, num_heads, num_kv_heads, causal, scale, **own):
     call = _Call(query, key, key, mask, num_heads, num_kv_heads, causal, 1.0 if scale is None else scale)
     bias = _t5_bias(call, **own)
-    return _biased_weights(call, lambda batch, rows, seen: bias[:, rows, :seen])
+    return _biased_weights(call, lambda block: block.table(bias)[:, block.rows, : block.seen])
 
 
 def _t5_score(query, key, *, num_heads, num_kv_heads, scale, num_buckets, max_distance, bidirectional, bias):
@@ -465,23 +517,23 @@ def _relative_bias(call, max_distance, key_embedding):
     query, _, _ = call.broadcast()
     reach, work = max_distance, call.query.dtype
 
-    def bias_of(batch, rows, seen):
-        heads = np.swapaxes(_heads_of(query[batch][rows], call.num_heads), 0, 1).astype(np.float64)
-        count = heads.shape[1]
+    def bias_of(block):
+        heads = np.swapaxes(_heads_of(block.queries(query, call.num_heads), len(block.heads)), 0, 1).astype(np.float64)
+        count, seen = heads.shape[1], block.seen
         with np.errstate(all="ignore"):
-            near = (call.scale * (heads @ table)).astype(work)
+            near = (call.scale * (heads @ block.table(table))).astype(work)
         if not seen:
-            return np.zeros((call.num_heads, count, 0), work)
-        wide = np.empty((call.num_heads, count, count - 1 + seen), work)
+            return np.zeros((len(heads), count, 0), work)
+        wide = np.empty((len(heads), count, count - 1 + seen), work)
         # the distance of the first number, which is the last row's to the first key
-        low = -(rows.stop - 1 + call.kv_len - call.q_len)
+        low = -(block.rows.stop - 1 + call.kv_len - call.q_len)
         left, right = (min(max(n, 0), wide.shape[-1]) for n in (-reach - low, reach + 1 - low))
         wide[..., :left] = near[..., :1]
         wide[..., left:right] = near[..., left + low + reach : right + low + reach]
         wide[..., right:] = near[..., -1:]
         steps = wide.strides
         return np.lib.stride_tricks.as_strided(
-            wide[..., count - 1 :], (call.num_heads, count, seen), (steps[0], steps[1] - steps[2], steps[2]), writeable=False
+            wide[..., count - 1 :], (len(heads), count, seen), (steps[0], steps[1] - steps[2], steps[2]), writeable=False
         )
 
     return bias_of
@@ -498,35 +550,43 @@ class _ValueTerm:
         v_dim = call.value.shape[-1] // call.num_kv_heads
         self.table = _embeddings(value_embedding, "value_embedding", max_distance, call.num_heads, v_dim)
         self.call, self.reach, self.v_dim = call, max_distance, v_dim
+        # the values with their columns, for one group of heads after the other; the values there, and the rows that are not 0
+        self.columns, self.group, self.filled, self.band = None, None, 0, slice(0)
 
-    def __call__(self, query, key, value, bias, rows):
+    def __call__(self, block, core, query, key, value, bias):
         call, reach, v_dim = self.call, self.reach, self.v_dim
-        first = rows.start + call.kv_len - call.q_len
-        count, seen = len(query), len(key)
+        first = block.rows.start + call.kv_len - call.q_len
+        count, seen, num_heads, num_kv_heads = len(query), block.seen, len(block.heads), len(block.kv_heads)
         near = count + 2 * reach
-        width = v_dim + near + 2
-        columns = np.zeros((seen, call.num_kv_heads, width), value.dtype)
-        columns[..., :v_dim] = _heads_of(value, call.num_kv_heads)
+        width = v_dim + call.block_rows() + 2 * reach + 2
+        if self.group != (block.batch, block.heads):
+            self.group, self.filled, self.band = (block.batch, block.heads), 0, slice(0)
+            self.columns = np.zeros((call.kv_len, num_kv_heads, width), value.dtype)
+        columns = self.columns[:seen]
+        columns[self.filled :, :, :v_dim] = _heads_of(value, num_kv_heads)[self.filled :]
+        self.filled = seen
         begin, end = (min(max(n, 0), seen) for n in (first - reach, first + count + reach))
-        at = np.arange(begin, end)
+        self.columns[self.band, :, v_dim:-2] = 0
+        self.band, at = slice(begin, end), np.arange(begin, end)
         columns[at, :, v_dim + at - (first - reach)] = 1
-        columns[:begin, :, -2] = 1
-        columns[end:, :, -1] = 1
-        out = _heads_of(call.attend(query, key, columns.reshape(seen, call.num_kv_heads * width), bias), call.num_heads)
+        columns[:, :, -2] = (np.arange(seen) < begin)[:, None]
+        columns[:, :, -1] = (np.arange(seen) >= end)[:, None]
+        columns = columns.reshape(seen, num_kv_heads * width)
+        out = _heads_of(core(query, key, columns, mask=bias, training=call.training, rng=call.rng), num_heads)
         weights = out[..., v_dim:]
         steps = weights.strides
-        shares = np.empty((count, call.num_heads, 2 * reach + 1))
+        shares = np.empty((count, num_heads, 2 * reach + 1))
         # row i has its nearer keys in columns i + 1 to i + 2 * reach - 1
         shares[..., 1:-1] = np.lib.stride_tricks.as_strided(
-            weights[..., 1:], (count, call.num_heads, 2 * reach - 1), (steps[0] + steps[2], *steps[1:]), writeable=False
+            weights[..., 1:], (count, num_heads, 2 * reach - 1), (steps[0] + steps[2], *steps[1:]), writeable=False
         )
         behind = np.tri(count, dtype=bool)[:, None, :]
         with np.errstate(all="ignore"):
             shares[..., 0] = weights[..., -2] + np.sum(weights[..., :count], -1, np.float64, where=behind)
             ahead = weights[..., 2 * reach : near]
             shares[..., -1] = weights[..., -1] + np.sum(ahead, -1, np.float64, where=np.swapaxes(behind, 0, 2))
-            term = np.swapaxes(np.swapaxes(shares, 0, 1) @ self.table, 0, 1)
-            return (out[..., :v_dim] + term).reshape(count, call.num_heads * v_dim)
+            term = np.swapaxes(np.swapaxes(shares, 0, 1) @ block.table(self.table), 0, 1)
+            return (out[..., :v_dim] + term).reshape(count, num_heads * v_dim)
 
 
 def _relative_type(
@@ -713,7 +773,7 @@ def xpos_attention(
 
     The two factors of a pair are taken from a place that moves along with the queries, so that sequences may have any
     length. ``2 L S num_heads (d + dv)`` operations, rotations of the keys for every ``8 * scale_base`` queries, and memory
-    for a second query and key. Error as of `rope_attention`. From Sun et al. 2022 [1]_.
+    for a second query and key. Error as of `rope_attention`; in float64 the factors round as well. From Sun et al. 2022 [1]_.
 
     References
     ----------
@@ -795,9 +855,9 @@ def relative_attention(
     ``t = clip(j - p, -max_distance, max_distance)`` and query i of L stands at ``p = i + (S - L)``.
 
     ``2 L S num_heads (d + dv)`` operations and ``2 L (2 max_distance + 1) num_heads d``; value embeddings take at most
-    ``2 L S num_heads (34 + 2 max_distance)`` more. Queries go in blocks of at most 32, so that memory holds no more than
-    ``num_heads * max(2 ** 19 + 1024, S)`` biases, with a mask twice that, and for value embeddings ``S num_kv_heads
-    (dv + 34 + 2 max_distance)`` numbers. An output is off by at most ``u (max|V| + max|b|) (10 + 4 kappa)``, kappa being
+    ``2 L S num_heads (50 + 2 max_distance)`` more. Queries go in blocks of at most 48, so that memory holds no more than
+    ``max(2 ** 19 + 2 ** 12, S)`` biases, with a mask twice that, and for value embeddings ``S num_kv_heads (dv + 50 + 2
+    max_distance)`` numbers. An output is off by at most ``u (max|V| + max|b|) (10 + 4 kappa)``, kappa being
     ``scale * max (sum |q||k| + sum |q||a|)``; in float64 products with embeddings add theirs. From Shaw et al. 2018 [1]_.
 
     References
@@ -883,7 +943,7 @@ def t5_attention(
     factor up to `max_distance`.
 
     ``2 L S num_heads (d + dv)`` operations; the biases are ``(L + S) num_heads`` numbers that the core reads as a matrix. With
-    a mask, queries go in blocks of at most 32 and ``num_heads * max(2 ** 19, S)`` numbers. Error as of
+    a mask, queries go in blocks of at most 48 and ``max(2 ** 19, S)`` numbers. Error as of
     `scaled_dot_product_attention` with a bias. From Raffel et al. 2020 [1]_.
 
     References
