@@ -6,7 +6,6 @@ compiled modules, where a copy or an exception is made.
 
 from __future__ import annotations
 
-import math
 import operator
 
 import numpy as np
@@ -143,16 +142,6 @@ def contiguous(x):
 
 def empty(shape, dtype):
     return np.empty(shape, dtype)
-
-
-def aligned(shape, dtype):
-    """An empty C-contiguous array; a large one begins with a cache line, so that rows read in any order touch one line less."""
-    size = math.prod(shape) * dtype.itemsize
-    if size < 2**20:
-        return np.empty(shape, dtype)
-    room = np.empty(size + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def _broadcast(shapes, what):
