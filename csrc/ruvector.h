@@ -378,7 +378,7 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
  * poincare, lorentz: weights softmax(-scale * distance + bias), values averaged to the Moebius gyromidpoint or the Lorentz
  * centroid, in double. Rows are points as for rv_hyp_run, with a time component unless lorentz has space_only. Hidden keys and
  * values may be anything; a query that sees nothing gives the origin; RV_ERR_POINT for any other row that is no point. softcap,
- * slopes, lse and sequences must be unset. */
+ * slopes, lse, sequences and sparse must be unset. */
 rv_status rv_type_run(int index, const rv_attn_args *args);
 
 #define RV_MAX_HEADS 1024

@@ -6,7 +6,6 @@ compiled modules, where a copy or an exception is made.
 
 from __future__ import annotations
 
-import math
 import operator
 
 import numpy as np

@@ -126,15 +126,18 @@ class Classes:
     def groups(self, length, keys, offset):
         """(first residue, first query, classes, queries, keys, place of the first query) of classes that are alike."""
         found = []
-        for residue in range(min(self.step, keys + length)):
-            first = (residue - offset) % self.step
-            queries = max(0, -((first - length) // self.step))
-            if queries == 0:
-                continue
+        for first in range(min(length, self.step)):
+            residue = (offset + first) % self.step
+            queries = -((first - length) // self.step)
             count = max(0, -((residue - keys) // self.step))
             place = (offset + first - residue) // self.step
             last = found[-1] if found else None
-            if last and last[3:] == [queries, count, place] and last[1] + last[2] == first and last[0] + last[2] == residue:
+            if (
+                last
+                and last[3:] == [queries, count, place]
+                and last[1] + last[2] == first
+                and last[0] + last[2] == residue
+            ):
                 last[2] += 1
             else:
                 found.append([residue, first, 1, queries, count, place])

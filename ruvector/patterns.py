@@ -37,6 +37,9 @@ __all__ = [
     "union",
 ]
 
+# By which SplitMix64's state grows with each draw.
+_GOLDEN = 0x9E3779B97F4A7C15
+
 # Lowered forms that a pattern keeps, for lengths that come again.
 _KEPT = 4
 
@@ -273,13 +276,12 @@ class _BigBird(Pattern):
         key = np.arange(count)
         near = np.abs(places[:, None] - key) <= window // 2 if window else np.zeros((len(places), count), bool)
         near = near | (key < shared) | ((places >= 0) & (places < shared))[:, None]
-        if randoms:
-            rank = _primitives.draw(seed, 1.0, count * count).reshape(count, count)[np.clip(places, 0, count - 1)]
-            rank = np.where(near, 2.0, rank)
-            chosen = np.argsort(rank, axis=-1, kind="stable")[:, :randoms]
-            drawn = np.zeros_like(near)
-            np.put_along_axis(drawn, chosen, np.take_along_axis(rank, chosen, -1) < 2, -1)
-            near = near | (drawn & (places >= 0)[:, None])
+        for row in np.flatnonzero(places >= 0) if randoms else ():
+            # draws from number place * count on: the generator's state moves by a constant each
+            start = (seed + int(places[row]) * count * _GOLDEN) % 2**64
+            others = np.flatnonzero(~near[row])
+            rank = _primitives.draw(start, 1.0, count)[others]
+            near[row, others[np.argsort(rank, kind="stable")[:randoms]]] = True
         return near
 
     def _see(self, rows, length, keys):
@@ -444,7 +446,9 @@ class _Intersection(_Pair):
             return (low.Band(left, _ahead(right, causal)),)
         if isinstance(a, _Band):
             a, b = b, a
-        found = _layout_of(a, length, keys) if isinstance(a, _Blocks | _BigBird | _Pair) and isinstance(b, _Band) else None
+        found = (
+            _layout_of(a, length, keys) if isinstance(a, _Blocks | _BigBird | _Pair) and isinstance(b, _Band) else None
+        )
         if found is not None:
             left, right = b._fields
             return (low.Blocks(*found, window=(left, _ahead(right, causal))),)

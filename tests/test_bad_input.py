@@ -1213,6 +1213,57 @@ for bad in (0, -3):
 for bad in ("2", 2.5, None):
     case(f"set_num_threads {bad!r}", TypeError, says("n", repr(bad)), ruvector.set_num_threads, bad)
 
+# patterns ------------------------------------------------------------------------------------------------------------
+
+P = ruvector.patterns
+sparse = ruvector.sparse_attention
+for bad in (0, -3):
+    for maker in (P.local, P.sliding, P.strided, P.fixed, P.dilated, P.longformer):
+        case(f"{maker.__name__} of {bad}", ValueError, says("window_size" if maker not in (P.strided, P.fixed) else "stride", "at least 1", bad), maker, bad)
+    case(f"dilation {bad}", ValueError, says("dilation", "at least 1", bad), P.dilated, 4, bad)
+    case(f"dilated window {bad}", ValueError, says("window_size", "at least 1", bad), ruvector.dilated_attention, Q, K, V, bad)
+    case(f"blocks of {bad}", ValueError, says("block_size", "at least 1", bad), P.blocks, [[True]], bad)
+    case(f"bigbird of {bad}", ValueError, says("block_size", "at least 1", bad), P.bigbird, bad)
+    case(f"axial {bad}", ValueError, says("height", "at least 1", bad), ruvector.axial_attention, Q, K, V, bad)
+    case(f"sliding_attention {bad}", ValueError, says("window_size", "at least 1", bad), ruvector.sliding_attention, K, bad)
+    case(f"sliding_attention stride {bad}", ValueError, says("stride", "between 1 and window_size 4", bad), ruvector.sliding_attention, K, 4, bad)
+case("sliding_attention with gaps", ValueError, says("stride", 4, 5), ruvector.sliding_attention, K, 4, 5)
+case("sliding_attention of a vector", ValueError, says("embeddings", "(8,)"), ruvector.sliding_attention, VECTOR)
+case("window of a fraction", TypeError, says("window_size", 2.5), P.local, 2.5)
+case("summary above the stride", ValueError, says("summary", 3, 4), P.fixed, 3, 4)
+case("summary above the default stride", ValueError, says("summary", 3, 5), sparse, Q, K, V, "fixed", summary=5)
+case("summary of strided", ValueError, says("summary", "fixed", "strided"), sparse, Q, K, V, summary=2)
+case("stride of a Pattern", ValueError, says("stride", "Pattern"), sparse, Q, K, V, P.local(3), stride=2)
+case("unknown pattern", ValueError, says("pattern", "strided", "fixed", "'zigzag'"), sparse, Q, K, V, "zigzag")
+case("pattern of a mask", TypeError, says("pattern", "Pattern"), sparse, Q, K, V, np.ones((5, 7), bool))
+case("pattern of other lengths", ValueError, says("(5, 6)", "(5, 7)"), sparse, Q, K, V, P.from_mask(np.ones((5, 6), bool)))
+case("csr of other lengths", ValueError, says("(2, 7)", "(5, 7)"), sparse, Q, K, V, P.from_csr([0, 1, 2], [0, 1], 7))
+case("layout of other lengths", ValueError, says("layout", "(1, 2)", "1 x 1"), sparse, Q, K, V, P.blocks([[True, True]], 8))
+case("layout of no blocks", ValueError, says("layout", "at least one block", "(0, 3)"), P.blocks, np.ones((0, 3), bool))
+case("layout of numbers", TypeError, says("layout", "boolean", "int64"), P.blocks, np.ones((2, 3), np.int64))
+case("layout of one axis", ValueError, says("layout", "axes", "(3,)"), P.blocks, np.ones(3, bool))
+case("layout of other heads", ValueError, says("layout", "3 heads", "(2,)"), sparse, Q, K, V, P.blocks(np.ones((3, 1, 1), bool)))
+case("layouts of other heads", ValueError, says("numbers of heads", "[2, 3]"), sparse, Q, K, V, P.blocks(np.ones((3, 1, 1), bool)) | P.blocks(np.ones((2, 1, 1), bool)))
+case("three block sizes", ValueError, says("block_size", "pair"), P.blocks, [[True]], (1, 2, 3))
+case("global token past the keys", IndexError, says("global_tokens", 7), ruvector.longformer_attention, Q, K, V, 4, [2, 7])
+case("global token before the keys", IndexError, says("tokens", -1), P.global_tokens, [-1])
+case("global tokens of fractions", TypeError, says("tokens", "float64"), P.global_tokens, [0.5])
+case("fewer than no global tokens", ValueError, says("tokens", -1), P.global_tokens, -1)
+case("index past the keys", IndexError, says("indices[1]", 3), P.from_csr, [0, 2], [0, 3], 3)
+case("index before the keys", IndexError, says("indices[0]", -1), P.from_csr, [0, 2], [-1, 2], 3)
+case("indptr that falls", ValueError, says("indptr", "rise"), P.from_csr, [0, 2, 1], [0], 3)
+case("indices of fractions", TypeError, says("indices", "float64"), P.from_csr, [0, 1], [0.5], 3)
+case("mask of numbers", TypeError, says("mask", "boolean"), P.from_mask, np.ones((2, 3)))
+case("grid of other keys", ValueError, says("2 x 3", 6, 7), ruvector.axial_attention, Q, K, V, 2, 3)
+case("union of nothing", ValueError, says("at least one"), P.union)
+case("union with a mask", TypeError, says("patterns[1]", "Pattern"), P.union, P.local(3), np.ones((2, 2), bool))
+case("density of a word", TypeError, says("pattern", "'local'"), P.density, "local", 3)
+case("to_mask of a negative length", ValueError, says("length", -1), P.to_mask, P.local(3), -1)
+case("sparse mask of another shape", ValueError, says("mask", "(3, 7)", "(2, 5, 7)"), sparse, Q, K, V, mask=np.ones((3, 7), bool))
+case("sparse widths", ValueError, exactly("Query and key dimensions must match: 8 vs 6"), sparse, Q, V, V)
+case("sparse batches", ValueError, says("leading axes", "(3, 5, 8)"), sparse, x(3, 5, 8), K, V)
+case("bigbird seed", ValueError, says("seed", -1), ruvector.bigbird_attention, Q, K, V, seed=-1)
+
 # register ------------------------------------------------------------------------------------------------------------
 
 

@@ -58,7 +58,7 @@ def cases(length, keys):
 
 
 NAMES = sorted(cases(20, 20))
-SIZES = ((64, 64), (50, 50), (1, 33), (7, 45), (40, 25), (33, 64))
+SIZES = ((64, 64), (50, 50), (1, 33), (7, 45), (40, 25), (33, 64), (60, 6))
 
 
 def causal_part(mask):
@@ -81,7 +81,10 @@ def check(pattern, arrays, what, causal=False, mask=None, **options):
 @pytest.mark.parametrize("name", NAMES)
 def test_pattern_is_attention_under_its_mask(isa, dtype_name, dtype, name):
     for length, keys in SIZES:
-        arrays = [normal((2, *shape), dtype, role, "patterns") for shape, role in (((length, 16), "q"), ((keys, 16), "k"), ((keys, 12), "v"))]
+        arrays = [
+            normal((2, *shape), dtype, role, "patterns")
+            for shape, role in (((length, 16), "q"), ((keys, 16), "k"), ((keys, 12), "v"))
+        ]
         pattern = cases(length, keys)[name]
         for causal in (False, True):
             check(pattern, arrays, f"{name} {length} x {keys} causal={causal}", causal)
@@ -91,7 +94,10 @@ def test_pattern_is_attention_under_its_mask(isa, dtype_name, dtype, name):
 def test_masks_and_scales_compose_with_a_pattern(isa, name):
     for dtype in (DTYPES[n] for n in FLOATS):
         for length, keys in ((40, 40), (9, 45)):
-            arrays = [normal(shape, dtype, role, "compose") for shape, role in (((length, 8), "q"), ((keys, 8), "k"), ((keys, 5), "v"))]
+            arrays = [
+                normal(shape, dtype, role, "compose")
+                for shape, role in (((length, 8), "q"), ((keys, 8), "k"), ((keys, 5), "v"))
+            ]
             mask = cells(length, keys, 0.6, "mask")
             bias = np.where(mask, normal((length, keys), np.float32, "bias"), -np.inf).astype(np.float32)
             pattern = cases(length, keys)[name]
@@ -107,7 +113,10 @@ def test_blocks_at_the_edges_of_tiles(isa, dtype_name):
         for length, keys in ((3 * size + 1, 4 * size - 1), (size, size), (2 * size, 5 * size)):
             if length > 400:
                 continue
-            arrays = [normal(shape, DTYPES[dtype_name], role, "edges") for shape, role in (((length, 24), "q"), ((keys, 24), "k"), ((keys, 17), "v"))]
+            arrays = [
+                normal(shape, DTYPES[dtype_name], role, "edges")
+                for shape, role in (((length, 24), "q"), ((keys, 24), "k"), ((keys, 17), "v"))
+            ]
             layout = cells(-(-length // size), -(-keys // size), 0.5, size)
             for causal in (False, True):
                 check(P.blocks(layout, size), arrays, f"blocks of {size}, {length} x {keys}", causal)
@@ -136,7 +145,11 @@ def test_layouts_of_each_head(isa):
     for shape in ((3,), (2, 3)):
         arrays = [normal((*shape, n, 16), np.float32, role, "heads") for n, role in ((70, "q"), (90, "k"), (90, "v"))]
         layout = generator("heads").random((3, 5, 6)) < 0.5
-        for pattern in (P.blocks(layout, (16, 16)), P.blocks(layout, 16) | P.random_blocks(8, 2), P.blocks(layout, 16) & P.local(60)):
+        for pattern in (
+            P.blocks(layout, (16, 16)),
+            P.blocks(layout, 16) | P.random_blocks(8, 2),
+            P.blocks(layout, 16) & P.local(60),
+        ):
             out = check(pattern, arrays, f"layouts of 3 heads, {shape}")
             seen = P.to_mask(pattern, 70, 90)
             for h in range(3):
@@ -161,7 +174,9 @@ def test_causal_forms_never_see_the_future(isa, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_hidden_positions_never_influence(isa, name):
     for length, keys in ((40, 40), (9, 45)):
-        query, key, value = (normal((n, 8), np.float32, role, "hidden") for n, role in ((length, "q"), (keys, "k"), (keys, "v")))
+        query, key, value = (
+            normal((n, 8), np.float32, role, "hidden") for n, role in ((length, "q"), (keys, "k"), (keys, "v"))
+        )
         pattern = cases(length, keys)[name]
         out = ruvector.sparse_attention(query, key, value, pattern)
         seen = P.to_mask(pattern, length, keys)
@@ -179,7 +194,11 @@ def test_rows_that_see_nothing_are_zeros(isa, dtype_name, dtype):
     mask[::3] = False
     layout = np.eye(2, dtype=bool)
     layout[0] = False
-    for pattern, empty in ((P.from_mask(mask), slice(0, 30, 3)), (P.blocks(layout, (16, 10)), slice(0, 16)), (P.sliding(3), slice(0, 10))):
+    for pattern, empty in (
+        (P.from_mask(mask), slice(0, 30, 3)),
+        (P.blocks(layout, (16, 10)), slice(0, 16)),
+        (P.sliding(3), slice(0, 10)),
+    ):
         out = check(pattern, arrays, repr(pattern))
         assert (out[empty] == 0).all()
     none = ruvector.sparse_attention(arrays[0], arrays[1][:0], arrays[2][:0], P.local(3))
@@ -190,7 +209,15 @@ def test_rows_that_see_nothing_are_zeros(isa, dtype_name, dtype):
 def test_windows_as_long_as_the_sequence_are_full(isa, dtype_name, dtype):
     arrays = [normal((45, 16), dtype, role, "full") for role in "qkv"]
     full = reference.scaled_dot(*arrays)
-    for pattern in (P.local(90), P.longformer(90), P.strided(1, bidirectional=True), P.fixed(45, bidirectional=True), P.axial(1), P.bigbird(64), P.dilated(90, 1)):
+    for pattern in (
+        P.local(90),
+        P.longformer(90),
+        P.strided(1, bidirectional=True),
+        P.fixed(45, bidirectional=True),
+        P.axial(1),
+        P.bigbird(64),
+        P.dilated(90, 1),
+    ):
         out = ruvector.sparse_attention(*arrays, pattern)
         reference.within(out, full.out, full.merged_bound(), repr(pattern))
     assert same_bits(ruvector.sparse_attention(*arrays, P.local(90)), ruvector.scaled_dot_product_attention(*arrays))
@@ -218,7 +245,9 @@ def test_dropout_of_a_pattern_drops_weights_that_are_seen(isa):
         dropped = (out == 0) & seen
         assert 0.15 < dropped.sum() / seen.sum() < 0.35
         np.testing.assert_allclose(out[seen & ~dropped], plain[seen & ~dropped] / 0.75, rtol=1e-5)
-        assert same_bits(out, ruvector.sparse_attention(*arrays[:2], weights, pattern, dropout=0.25, training=True, rng=3))
+        assert same_bits(
+            out, ruvector.sparse_attention(*arrays[:2], weights, pattern, dropout=0.25, training=True, rng=3)
+        )
         assert same_bits(plain, ruvector.sparse_attention(*arrays[:2], weights, pattern, dropout=0.25))
     with pytest.raises(ValueError, match="rng"):
         ruvector.sparse_attention(*arrays, dropout=0.25, training=True)
@@ -275,7 +304,9 @@ def test_from_mask_and_from_csr_are_inverses_of_to_mask():
     indices = np.nonzero(mask)[1]
     pattern = P.from_csr(starts, indices, 31)
     assert P.to_mask(pattern, 20, 31).tolist() == mask.tolist()
-    shuffled = np.concatenate([generator(i).permutation(np.repeat(row, 2)) for i, row in enumerate(np.split(indices, starts[1:-1]))])
+    shuffled = np.concatenate(
+        [generator(i).permutation(np.repeat(row, 2)) for i, row in enumerate(np.split(indices, starts[1:-1]))]
+    )
     assert P.from_csr(2 * starts, shuffled, 31) == pattern
     copied = mask.copy()
     bound = P.from_mask(copied)
@@ -328,7 +359,16 @@ def test_the_type_takes_patterns(isa):
 
 
 def test_sliding_attention_of_windows(isa, dtype_name, dtype):
-    for n, size, stride in ((1000, 256, 128), (100, 30, 30), (100, 30, 7), (20, 30, 10), (31, 30, 1), (1, 1, 1), (0, 4, 2), (64, 16, 16)):
+    for n, size, stride in (
+        (1000, 256, 128),
+        (100, 30, 30),
+        (100, 30, 7),
+        (20, 30, 10),
+        (31, 30, 1),
+        (1, 1, 1),
+        (0, 4, 2),
+        (64, 16, 16),
+    ):
         for lead in ((), (2,)):
             x = normal((*lead, n, 8), dtype, "windows")
             for options in ({}, {"causal": True}, {"scale": 0.9}):
@@ -341,14 +381,18 @@ def test_sliding_attention_of_windows(isa, dtype_name, dtype):
                 total, cover = np.zeros((*lead, n, 8)), np.zeros((n, 1))
                 for start, window in zip(expected, windows):
                     part = x[..., start : start + size, :]
-                    reference.check(window, reference.scaled_dot(part, part, part, **options), f"{n} {size} {stride} {start}")
+                    reference.check(
+                        window, reference.scaled_dot(part, part, part, **options), f"{n} {size} {stride} {start}"
+                    )
                     total[..., start : start + size, :] += window
                     cover[start : start + size] += 1
                 assert merged.dtype == dtype
                 assert merged.shape == x.shape
                 assert (cover > 0).all()
                 mean = total / np.maximum(cover, 1)
-                reference.within(merged, mean, 2 * reference.storage_unit(dtype) * np.abs(mean) + reference.smallest(dtype), "merged")
+                reference.within(
+                    merged, mean, 2 * reference.storage_unit(dtype) * np.abs(mean) + reference.smallest(dtype), "merged"
+                )
 
 
 def test_sliding_attention_of_the_guide():
@@ -365,9 +409,15 @@ def test_sliding_attention_of_the_guide():
 def test_patterns_against_torch(name):
     torch = pytest.importorskip("torch", reason="PyTorch, the peer of these tests, is not installed")
     for length, keys in ((96, 96), (40, 130)):
-        arrays = [normal((1, 2, n, 32), np.float32, role, "torch") for n, role in ((length, "q"), (keys, "k"), (keys, "v"))]
+        arrays = [
+            normal((1, 2, n, 32), np.float32, role, "torch") for n, role in ((length, "q"), (keys, "k"), (keys, "v"))
+        ]
         pattern = cases(length, keys)[name]
         seen = P.to_mask(pattern, length, keys)
-        theirs = torch.nn.functional.scaled_dot_product_attention(*map(torch.from_numpy, arrays), attn_mask=torch.from_numpy(seen))
+        theirs = torch.nn.functional.scaled_dot_product_attention(
+            *map(torch.from_numpy, arrays), attn_mask=torch.from_numpy(seen)
+        )
         some = seen.any(-1)
-        np.testing.assert_allclose(ruvector.sparse_attention(*arrays, pattern)[..., some, :], theirs.numpy()[..., some, :], atol=2e-5)
+        np.testing.assert_allclose(
+            ruvector.sparse_attention(*arrays, pattern)[..., some, :], theirs.numpy()[..., some, :], atol=2e-5
+        )

@@ -218,7 +218,7 @@ class Sparse(Attention):
         for head, row in self.rows:
             seen = self.visible(int(row))
             one = self.query[0, head : head + 1, row : row + 1]
-            key, value = (x[0, head : head + 1, seen] for x in (self.key, self.value))
+            key, value = (x[0][head : head + 1, seen] for x in (self.key, self.value))
             parts.append(exact.attention_rows(one, key, value, [(0, 0)]))
         return exact.Exact(
             *(np.concatenate([getattr(p, n) for p in parts]) for n in ("value", "arithmetic")),

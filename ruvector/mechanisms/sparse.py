@@ -570,8 +570,17 @@ def _register():
             "pattern",
             (
                 Parameter("pattern", "pattern", "strided", None, None, "'strided', 'fixed' or any Pattern"),
-                Parameter("stride", "int", None, 1, None, "of strided and fixed; the rounded square root of the keys when None"),
-                Parameter("summary", "int", None, 1, None, "of fixed: last keys of each block that all see; 1 when None"),
+                Parameter(
+                    "stride",
+                    "int",
+                    None,
+                    1,
+                    None,
+                    "of strided and fixed; the rounded square root of the keys when None",
+                ),
+                Parameter(
+                    "summary", "int", None, 1, None, "of fixed: last keys of each block that all see; 1 when None"
+                ),
                 Parameter("bidirectional", "bool", False, None, None, "strided and fixed: keys behind the query too"),
             ),
             "Child et al. 2019, Generating Long Sequences with Sparse Transformers, arXiv:1904.10509",
@@ -599,7 +608,14 @@ def _register():
             "pattern",
             (
                 Parameter("window_size", "int", 512, 1, None, "keys at most window_size // 2 positions away are seen"),
-                Parameter("global_tokens", "tokens", 1, 0, None, "how many positions from 0 on, or which, see all and are seen"),
+                Parameter(
+                    "global_tokens",
+                    "tokens",
+                    1,
+                    0,
+                    None,
+                    "how many positions from 0 on, or which, see all and are seen",
+                ),
             ),
             "Beltagy et al. 2020, Longformer, arXiv:2004.05150",
         ),

@@ -163,6 +163,119 @@ static void attention(const char *isa, rv_dtype dtype, rv_dtype kv, int64_t d, i
     free(plain_lse);
 }
 
+/* Blocks (way 0), gathered rows (1, with a mask 2) and a window with shared keys (3); lists are arrays of their own. */
+static void sparse(const char *isa, rv_dtype dtype, int64_t d, int64_t dv, int way, int at_end)
+{
+    enum { HEADS = 2, Q = 50, S = 83, LISTS = 50 };
+    size_t item = rv_dtype_size(dtype), mask_item = dtype == RV_F64 ? 8 : 4;
+    size_t n[4] = {(size_t)(HEADS * Q * d), (size_t)(S * d), (size_t)(S * dv), (size_t)(HEADS * Q * dv)};
+    void *p[4], *plain[4];
+    for (int i = 0; i < 4; i++) {
+        p[i] = guarded(i, n[i] * item, at_end);
+        plain[i] = malloc(n[i] * item + 1);
+        fill(dtype, p[i], n[i]);
+        memcpy(plain[i], p[i], n[i] * item);
+    }
+    int64_t block_q = way == 0 ? 20 : 1, block_k = way == 0 ? 8 : 1, lists = way == 0 ? 3 : LISTS, keys = way == 0 ? 11 : S;
+    int64_t starts[LISTS + 1], shared[] = {0, 1, 3, 9, 80, 83};
+    int32_t blocks[LISTS * S];
+    starts[0] = 0;
+    for (int64_t i = 0; i < lists; i++) {
+        starts[i + 1] = starts[i];
+        float most = draw();
+        for (int64_t j = 0; j < keys; j++)
+            if (draw() < most || (i % 5 == 4 && j > 5))
+                blocks[starts[i + 1]++] = (int32_t)j;
+    }
+    size_t block_bytes = (size_t)starts[lists] * sizeof *blocks, start_bytes = (size_t)(lists + 1) * sizeof *starts;
+    double *lse = guarded(5, HEADS * Q * sizeof(double), at_end), plain_lse[HEADS * Q];
+    void *mask = guarded(4, Q * S * mask_item, at_end), *plain_mask = malloc(Q * S * mask_item);
+    fill(dtype == RV_F64 ? RV_F64 : RV_F32, mask, Q * S);
+    memcpy(plain_mask, mask, Q * S * mask_item);
+    rv_sparse s, other;
+    memset(&s, 0, sizeof s);
+    s.gather = way == 1 || way == 2;
+    s.block_q = block_q;
+    s.block_k = block_k;
+    s.lists = 1;
+    s.shared_right = RV_UNBOUNDED;
+    other = s;
+    if (way == 3) {
+        s.shared_count = other.shared_count = 3;
+        s.shared = memcpy(guarded(6, sizeof shared, at_end), shared, sizeof shared);
+        other.shared = shared;
+    } else {
+        s.starts = memcpy(guarded(6, start_bytes, at_end), starts, start_bytes);
+        s.blocks = memcpy(guarded(7, block_bytes, at_end), blocks, block_bytes);
+        other.starts = starts;
+        other.blocks = blocks;
+    }
+    rv_attn_args a;
+    memset(&a, 0, sizeof a);
+    a.dtype = dtype;
+    a.heads = HEADS;
+    a.key_heads = a.value_heads = 1;
+    a.q_len = Q;
+    a.kv_len = S;
+    a.dim = d;
+    a.v_dim = dv;
+    a.query.row_stride = a.key.row_stride = d * (int64_t)item;
+    a.value.row_stride = a.out.row_stride = dv * (int64_t)item;
+    a.query.head_stride = Q * a.query.row_stride;
+    a.out.head_stride = Q * a.out.row_stride;
+    a.scale = 0.125;
+    a.left = way == 3 ? 4 : RV_UNBOUNDED;
+    a.right = way == 3 ? 6 : RV_UNBOUNDED;
+    a.offset = S - Q;
+    a.threads = 1;
+    if (way == 2 || way == 3) {
+        a.mask_kind = RV_MASK_FLOAT;
+        a.mask.row_stride = S * (int64_t)mask_item;
+        a.mask_col_stride = (int64_t)mask_item;
+    }
+    snprintf(where, sizeof where, "%s dtype %d sparse %d d %d dv %d at_end %d", isa, dtype, way, (int)d, (int)dv, at_end);
+    a.query.data = p[0]; a.key.data = p[1]; a.value.data = p[2]; a.out.data = p[3]; a.mask.data = mask; a.lse = lse; a.sparse = &s;
+    ok(rv_attn_run(&a));
+    a.query.data = plain[0]; a.key.data = plain[1]; a.value.data = plain[2]; a.out.data = plain[3];
+    a.mask.data = plain_mask; a.lse = plain_lse; a.sparse = &other;
+    ok(rv_attn_run(&a));
+    same(p[3], plain[3], n[3] * item);
+    same(lse, plain_lse, sizeof plain_lse);
+    for (int i = 0; i < 4; i++)
+        free(plain[i]);
+    free(plain_mask);
+}
+
+/* Lists that do not fit are refused before anything is read or written. */
+static void bad_lists(void)
+{
+    static const struct { int64_t starts[3], lists, block; int32_t blocks[3]; rv_status status; } cases[] = {
+        {{0, 1, 3}, 1, 4, {1, 0, 2}, RV_OK},           {{0, 1, 3}, 1, 4, {1, 0, 3}, RV_ERR_INDEX},
+        {{0, 1, 3}, 1, 4, {1, 1, 0}, RV_ERR_INDEX},    {{0, 1, 3}, 1, 4, {1, 2, 2}, RV_ERR_INDEX},
+        {{0, 1, 3}, 1, 4, {-1, 0, 2}, RV_ERR_INDEX},   {{0, 2, 1}, 1, 4, {0, 1, 2}, RV_ERR_PARAM},
+        {{1, 2, 3}, 1, 4, {0, 1, 2}, RV_ERR_PARAM},    {{0, 1, 3}, 2, 4, {1, 0, 2}, RV_ERR_PARAM},
+        {{0, 1, 3}, 1, 0, {1, 0, 2}, RV_ERR_PARAM},    {{0, 1, 3}, 1, INT64_MAX, {1, 0, 2}, RV_ERR_PARAM},
+    };
+    for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
+        float x[12] = {0}, out[8];
+        for (int j = 0; j < 8; j++)
+            out[j] = 7;
+        rv_sparse s = {.block_q = cases[i].block, .block_k = cases[i].block, .lists = cases[i].lists, .starts = cases[i].starts,
+                       .blocks = cases[i].blocks};
+        rv_attn_args a = {.dtype = RV_F32, .heads = 1, .key_heads = 1, .value_heads = 1, .q_len = 8, .kv_len = 12, .dim = 1, .v_dim = 1,
+                          .scale = 1, .left = RV_UNBOUNDED, .right = RV_UNBOUNDED, .sparse = &s, .threads = 1};
+        a.query.data = a.key.data = a.value.data = x;
+        a.out.data = out;
+        a.query.row_stride = a.key.row_stride = a.value.row_stride = a.out.row_stride = sizeof(float);
+        rv_status status = rv_attn_run(&a);
+        checks++;
+        if (status != cases[i].status || (out[0] == 7) != (status != RV_OK)) {
+            failures++;
+            printf("bad lists %d: status %d, first result %g\n", i, status, (double)out[0]);
+        }
+    }
+}
+
 static void primitives(const char *isa, rv_dtype dtype, int64_t n, int at_end)
 {
     size_t item = rv_dtype_size(dtype), bytes = (size_t)n * item;
@@ -587,6 +700,10 @@ int main(void)
                         topk(isa, (rv_dtype)dtype, d, d % 40 + 3, most[m], at_end);
                     }
                 hyperbolic(isa, (rv_dtype)dtype, d);
+                for (int way = 0; way < 4; way++)
+                    if (d < 20 || way == d % 4)
+                        for (int at_end = 0; at_end < 2; at_end++)
+                            sparse(isa, (rv_dtype)dtype, d, d % 5 == 0 ? 258 - d : d, way, at_end);
                 /* one shape a width, all of them at the edges of lanes and blocks */
                 int edge = at_edge(d);
                 for (int s = 0; s < (int)(sizeof shapes / sizeof *shapes); s++)
@@ -611,6 +728,7 @@ int main(void)
                             graph(isa, (rv_dtype)dtype, 1 + (way & 1), heads[h], d, d % 5 == 0 ? 68 - d : d, h == d % 3, way >> 1);
         printf("%-8s %ld comparisons\n", isa, checks - before);
     }
+    bad_lists();
     for (int i = 0; i < 60; i++)
         experts(i % 23, i % 3 + 1, i % 7 + 3, i % 5 ? i % 5 : INT64_MAX, i & 1);
     printf("%ld passed, %ld failed\n", checks - failures, failures);
