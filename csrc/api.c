@@ -23,4 +23,7 @@ const rv_api rv_api_table = {
     .topk_run = rv_topk_run,
     .expert_group = rv_expert_group,
     .type_run = rv_type_run,
+    .projection_draw = rv_projection_draw,
+    .linear_state = rv_linear_state,
+    .linear_begin = rv_linear_begin,
 };

@@ -7,12 +7,12 @@
 
 typedef enum { DENSE, CAUSAL, BEFORE, AROUND } pattern;
 typedef enum { ONE, SPLIT, GROUPED, SHARED } heads;
-typedef enum { DOT, ALIBI, DISTANCE } logits;
+typedef enum { DOT, ALIBI, DISTANCE, COSINE, FEATURES } logits;
 
 /* What parameters do to a call; a name means the same in every type. */
 typedef enum {
     ROLE_softcap, ROLE_num_heads, ROLE_num_kv_heads, ROLE_window_size, ROLE_block_size, ROLE_block_size_q, ROLE_block_size_kv,
-    ROLE_slopes, ROLE_curvature, ROLE_space_only, ROLES
+    ROLE_slopes, ROLE_curvature, ROLE_space_only, ROLE_feature_map, ROLE_num_features, ROLE_orthogonal, ROLE_projection, ROLES
 } role;
 
 /* An array needs an element, so each type's lists end with an empty one. */
@@ -120,7 +120,7 @@ static int in_range(const rv_param *p, double x)
         return 1;
     if (p->type[0] == 'n' && (x == 0 || !isfinite(x)))
         return 0;
-    return x >= p->low && x <= p->high && (p->type[0] != 'i' || (x < 9e15 && x == (double)(int64_t)x));
+    return x >= p->low && x <= p->high && ((p->type[0] != 'i' && !strchr(p->type, '|')) || (x < 9e15 && x == (double)(int64_t)x));
 }
 
 /* Splits the columns of x into heads. */
@@ -180,7 +180,7 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
         a->slopes_head_stride = 1;
     }
 
-    if (r->logits == DISTANCE)
+    if (r->logits == DISTANCE || r->logits == COSINE)
         a->scale = 1;
     double softcap = value[ROLE_softcap];
     if (softcap != 0)

@@ -5,6 +5,7 @@
 #include "attn_state.h"
 #include "hyp_state.h"
 #include "graph_state.h"
+#include "linear_state.h"
 #include "ruvector.h"
 #include "target.h"
 

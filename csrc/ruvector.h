@@ -59,6 +59,7 @@ rv_status rv_threads_set(int n);
 
 typedef enum rv_map {
     RV_MAP_EXP = 0, RV_MAP_EXP2, RV_MAP_LOG, RV_MAP_TANH, RV_MAP_ERF, RV_MAP_ASINH,
+    RV_MAP_SINPI, RV_MAP_COSPI,     /* sin and cos of pi x */
     RV_MAP_EXP2_FLUSH,      /* attention's 2^x, x <= 1: results below the least normal number are 0 */
     RV_MAP_COUNT
 } rv_map;
@@ -260,6 +261,10 @@ typedef struct rv_attn_args {
     const double *params;               /* the type's parameters in the order of its record */
     const double *numbers;              /* its "nonzero" parameter for each (batch, head) */
     int64_t numbers_batch_stride[RV_MAX_BATCH_AXES], numbers_head_stride;   /* elements */
+    const double *projection;           /* NULL or random features, rows of dim numbers, contiguous */
+    int64_t projection_rows;
+    uint64_t projection_seed;           /* what they are drawn from where they are not given */
+    double *state;                      /* NULL or the states of linear attention for each (batch, head), see rv_linear_state */
     rv_fault *fault;                    /* set with RV_ERR_POINT: array 0 query, 1 key, 2 value; row over (batch..., heads, rows) */
     int threads;                        /* 0 = rv_threads_get() */
     rv_interrupt interrupted;
@@ -378,10 +383,31 @@ rv_status rv_type_lower(int index, const double *params, double *slopes, rv_attn
  * poincare, lorentz: weights softmax(-scale * distance + bias), values averaged to the Moebius gyromidpoint or the Lorentz
  * centroid, in double. Rows are points as for rv_hyp_run, with a time component unless lorentz has space_only. Hidden keys and
  * values may be anything; a query that sees nothing gives the origin; RV_ERR_POINT for any other row that is no point. softcap,
- * slopes, lse, sequences and sparse must be unset. */
+ * slopes, lse, sequences and sparse must be unset.
+ * linear, performer, random_feature: sum_j (phi(q) . phi(k_j)) v_j / sum_j phi(q) . phi(k_j), 0 where the divisor is. The mask is
+ * boolean and the same for every query (row_stride 0), the window open or, for the causal form, closed at the query; scale is
+ * positive where there are random features; weights, dropout, softcap, slopes, lse, sequences and sparse must be unset. */
 rv_status rv_type_run(int index, const rv_attn_args *args);
 
 #define RV_MAX_HEADS 1024
+
+/* ---- linear attention (linear.c) ------------------------------------------------------------------------------ */
+
+/* What random features are drawn from where nobody gives a seed. */
+#define RV_PROJECTION_SEED 42
+
+/* Rows of independent standard normal numbers (Marsaglia's polar method over SplitMix64 started at `seed`), the same bits on every
+ * machine. `orthogonal`: of every `dim` consecutive rows each keeps its length but loses its components along those before it,
+ * the directions then being uniform among orthogonal ones (Choromanski et al. 2021). projection: rows x dim. */
+rv_status rv_projection_draw(uint64_t seed, int orthogonal, int64_t rows, int64_t dim, double *projection);
+
+/* Doubles of one state of linear attention of type `index` with these parameters: 0 where they are out of range or too large.
+ * States begin with rv_linear_begin (count of them, one after the other). A call with args->state has its queries see the keys of the
+ * state as well, and adds its own keys to it: those of a causal call in their order. q_len or kv_len may be 0. Only queries, keys
+ * and values of the state's widths and arithmetic belong to it; the bytes are those of every ISA. */
+int64_t rv_linear_state(int index, const double *params, int64_t projection_rows, int64_t dim, int64_t v_dim, rv_dtype dtype);
+rv_status rv_linear_begin(int index, const double *params, int64_t projection_rows, int64_t dim, int64_t v_dim, rv_dtype dtype,
+                          int64_t count, double *state);
 
 /* Everything above as one table, exported by capsule "ruvector._ruvector_core.rv_api". */
 typedef struct rv_api {
@@ -405,6 +431,9 @@ typedef struct rv_api {
     rv_status (*expert_group)(const int64_t *, int64_t, int64_t, int64_t, int64_t, int64_t *, int64_t *, int64_t *,
                               unsigned char *);
     rv_status (*type_run)(int, const rv_attn_args *);
+    rv_status (*projection_draw)(uint64_t, int, int64_t, int64_t, double *);
+    int64_t (*linear_state)(int, const double *, int64_t, int64_t, int64_t, rv_dtype);
+    rv_status (*linear_begin)(int, const double *, int64_t, int64_t, int64_t, rv_dtype, int64_t, double *);
 } rv_api;
 
 #ifdef __cplusplus

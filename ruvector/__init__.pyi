@@ -488,6 +488,85 @@ def gyromidpoint(points: ArrayLike, weights: ArrayLike | None = None, curvature:
 def lorentz_centroid(
     points: ArrayLike, weights: ArrayLike | None = None, curvature: float = 1.0, *, space_only: bool = False
 ) -> _Array: ...
+class LinearState:
+    head_dim: int
+    v_dim: int
+    batch: tuple[int, ...]
+    dtype: np.dtype[Any]
+    length: int
+    @property
+    def nbytes(self) -> int: ...
+    def __init__(
+        self,
+        head_dim: int,
+        v_dim: int | None = None,
+        attention_type: str | AttentionType = "linear",
+        *,
+        batch: int | tuple[int, ...] = (),
+        dtype: DTypeLike = ...,
+        rng: _Rng = None,
+        **params: Any,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def __copy__(self) -> LinearState: ...
+    def __deepcopy__(self, memo: Any) -> LinearState: ...
+    def reset(self) -> LinearState: ...
+    def append(self, key: ArrayLike, value: ArrayLike, *, mask: ArrayLike | None = None) -> LinearState: ...
+    def attend(self, query: ArrayLike, *, out: _Array | None = None) -> _Array: ...
+    def step(
+        self,
+        query: ArrayLike,
+        key: ArrayLike,
+        value: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        out: _Array | None = None,
+    ) -> _Array: ...
+    def copy(self) -> LinearState: ...
+
+def draw_features(
+    num_features: int, dim: int, *, orthogonal: bool = True, rng: _Rng = None
+) -> NDArray[np.float64]: ...
+def linear_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    feature_map: Literal["elu", "relu"] = "elu",
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    out: _Array | None = None,
+) -> _Array: ...
+def performer_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_features: int = 256,
+    *,
+    orthogonal: bool = True,
+    projection: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def random_feature_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_features: int = 64,
+    *,
+    orthogonal: bool = False,
+    projection: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
 def poincare_attention(
     query: ArrayLike,
     key: ArrayLike,

@@ -27,6 +27,8 @@ cdef extern from "ruvector.h" nogil:
         RV_MAP_TANH
         RV_MAP_ERF
         RV_MAP_ASINH
+        RV_MAP_SINPI
+        RV_MAP_COSPI
         RV_MAP_EXP2_FLUSH
 
     ctypedef enum rv_mask_kind:
@@ -83,6 +85,7 @@ cdef extern from "ruvector.h" nogil:
 
     enum:
         RV_GATE_SEED
+        RV_PROJECTION_SEED
 
     ctypedef enum rv_geometry:
         RV_POINCARE
@@ -159,6 +162,10 @@ cdef extern from "ruvector.h" nogil:
         int64_t sequences
         const int64_t *query_starts
         const int64_t *key_starts
+        const double *projection
+        int64_t projection_rows
+        uint64_t projection_seed
+        double *state
         const double *numbers
         int64_t *numbers_batch_stride
         rv_fault *fault
@@ -242,3 +249,6 @@ cdef extern from "ruvector.h" nogil:
         rv_status (*topk_run)(const rv_topk_args *) noexcept nogil
         rv_status (*expert_group)(const int64_t *, int64_t, int64_t, int64_t, int64_t, int64_t *, int64_t *, int64_t *, unsigned char *) noexcept nogil
         rv_status (*type_run)(int, const rv_attn_args *) noexcept nogil
+        rv_status (*projection_draw)(uint64_t, int, int64_t, int64_t, double *) noexcept nogil
+        int64_t (*linear_state)(int, const double *, int64_t, int64_t, int64_t, rv_dtype) noexcept nogil
+        rv_status (*linear_begin)(int, const double *, int64_t, int64_t, int64_t, rv_dtype, int64_t, double *) noexcept nogil

@@ -200,6 +200,11 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
     if array is not None:
         if a.numbers != NULL:
             place_numbers(a, array, array_name(type_index))
+        elif array_name(type_index) == "projection":
+            if RV_NDIM(array) != 2 or RV_DIM(array, 1) != a.dim or RV_DIM(array, 0) < 1:
+                _coerce.refuse_projection(array.shape, a.dim)
+            a.projection = <const double *>RV_DATA(array)
+            a.projection_rows = RV_DIM(array, 0)
         else:
             place_slopes(a, array)
 
@@ -237,9 +242,12 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         if place_mask(a, mask, (heads and lead > 0) or (a.heads > 1 and RV_NDIM(mask) == a.batch_axes + 3), code) != 0:
             _coerce.refuse_mask(given, [a.batch_shape[i] for i in range(a.batch_axes)], a.heads if heads and lead > 0 else None,
                                 None if single else a.q_len, a.kv_len, "attn_mask" if type_index < 0 else "mask")
+        if type_index >= 0 and api.type_at(type_index).family == b"linear" and (
+                a.mask_kind != RV_MASK_BOOL or a.mask.row_stride != 0):
+            _coerce.refuse_mask_of_rows(given, a.mask_kind == RV_MASK_BOOL, api.type_at(type_index).name.decode())
     a.fault = &fault
     # in double: broadcast axes can be long enough for the product to overflow
-    if <double>a.heads * a.q_len * a.kv_len * (a.dim + a.v_dim) < SMALL and a.batch_axes == 0:
+    if a.state == NULL and <double>a.heads * a.q_len * a.kv_len * (a.dim + a.v_dim) < SMALL and a.batch_axes == 0:
         status = api.type_run(type_index, a) if type_index >= 0 else api.attn_run(a)
     else:
         a.interrupted = poll_signals
@@ -258,9 +266,11 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
 
 
 cdef object array_name(int type_index):
-    """The name of a type's array parameter."""
+    """The name of a type's array parameter; None for a call of no type."""
     cdef const rv_type *t = api.type_at(type_index)
     cdef int i
+    if t == NULL:
+        return None
     for i in range(t.param_count):
         if t.params[i].type == b"nonzero" or t.params[i].type == b"array":
             return t.params[i].name.decode()
@@ -550,7 +560,7 @@ cdef class CompiledType:
     cdef int index
     cdef double params[8]
     cdef double scale, dropout
-    cdef bint causal
+    cdef bint causal, draws
     cdef object array
 
     def __cinit__(self, *args, **kwargs):
@@ -563,6 +573,10 @@ cdef class CompiledType:
         if self.dropout > 0 and training:
             a.dropout = self.dropout
             a.dropout_seed = _coerce.dropout_seed(rng)
+        a.projection_seed = RV_PROJECTION_SEED
+        if training and rng is not None:
+            if self.draws:
+                a.projection_seed = _coerce.generator(rng).integers(2**63)
         return 0
 
     def _bind(self, int index, params, scale, bint causal, double dropout, array):
@@ -574,6 +588,8 @@ cdef class CompiledType:
         self.causal = causal
         self.dropout = dropout
         self.array = array
+        # features that nobody gave
+        self.draws = array is None and array_name(index) == "projection"
 
     def __call__(self, query, key, value, *, mask=None, bint training=False, rng=None, out=None):
         cdef rv_attn_args a
@@ -596,4 +612,25 @@ cdef class CompiledType:
             a.right = 0
         a.weights = 1
         return attend(&a, query, keys, keys, mask, self.array, None, False, False, False, True, self.index, self.params,
+                      self.scale)
+
+    def _state(self, int64_t count, int64_t dim, int64_t v_dim, double_):
+        """States of linear attention that have seen nothing: float64 (count, size), or None where sizes are too large."""
+        cdef rv_dtype dtype = RV_F64 if double_ else RV_F32
+        cdef int64_t rows = RV_DIM(self.array, 0) if self.array is not None else 0
+        cdef int64_t size = api.linear_state(self.index, self.params, rows, dim, v_dim, dtype)
+        cdef object states
+        if size == 0:
+            return None
+        states = _coerce.empty((count, size), "float64")
+        raise_for(api.linear_begin(self.index, self.params, rows, dim, v_dim, dtype, count, <double *>RV_DATA(states)))
+        return states
+
+    def _advance(self, query, key, value, mask, states, bint causal, out):
+        """A call that continues from states, one for each (batch...) in C order, and leaves them after its keys."""
+        cdef rv_attn_args a
+        self.arguments(&a, False, None)
+        a.right = 0 if causal else RV_UNBOUNDED
+        a.state = <double *>RV_DATA(states)
+        return attend(&a, query, key, value, mask, self.array, out, False, False, False, True, self.index, self.params,
                       self.scale)

@@ -6,6 +6,7 @@ compiled modules, where a copy or an exception is made.
 
 from __future__ import annotations
 
+import math
 import operator
 
 import numpy as np
@@ -498,4 +499,20 @@ def refuse_point(name, shape, index, norm, time, expected, lorentz, curvature):
     raise ValueError(
         f"{where} is not on the hyperboloid of curvature {c:g}: its time component is {time:.9g}, its space-like part makes it "
         f"{expected:.9g}; space_only=True takes points without a time component"
+    )
+
+
+def refuse_projection(shape, dim):
+    raise ValueError(f"projection must have shape (num_features, {dim}), as wide as the queries, got {shape}")
+
+
+def refuse_mask_of_rows(given, boolean, name):
+    """Masks that have no linear form."""
+    if not boolean:
+        raise ValueError(
+            f"attention type {name!r} takes a boolean mask: a bias has no linear form, got dtype {np.asarray(given).dtype}"
+        )
+    raise ValueError(
+        f"attention type {name!r} takes a mask over keys, of shape (..., S) or (..., 1, S): one that differs from query to query "
+        f"has no linear form, got shape {np.shape(given)}"
     )

@@ -352,6 +352,16 @@ def asinh(x):
     return _map(RV_MAP_ASINH, x)
 
 
+def sinpi(x):
+    """sin(pi x), elementwise, through the active ISA's kernel; float32 or float64."""
+    return _map(RV_MAP_SINPI, x)
+
+
+def cospi(x):
+    """cos(pi x), elementwise, through the active ISA's kernel; float32 or float64."""
+    return _map(RV_MAP_COSPI, x)
+
+
 def exp2_flush(x):
     """2^x of x <= 1 as attention computes it, elementwise: 0 where that is below the least normal number."""
     return _map(RV_MAP_EXP2_FLUSH, x)
@@ -368,6 +378,8 @@ def ulp_bounds(dtype):
         "tanh": api.map_ulp(RV_MAP_TANH, code),
         "erf": api.map_ulp(RV_MAP_ERF, code),
         "asinh": api.map_ulp(RV_MAP_ASINH, code),
+        "sinpi": api.map_ulp(RV_MAP_SINPI, code),
+        "cospi": api.map_ulp(RV_MAP_COSPI, code),
     }
 
 
@@ -378,5 +390,19 @@ def draw(uint64_t seed, double limit, int64_t count):
     cdef rv_status status
     with nogil:
         status = api.draw_run(seed, limit, data, count)
+    raise_for(status)
+    return x
+
+
+PROJECTION_SEED = RV_PROJECTION_SEED
+
+
+def projection(uint64_t seed, bint orthogonal, int64_t rows, int64_t dim):
+    """Random features, float64 (rows, dim): see rv_projection_draw."""
+    cdef object x = np.empty((rows, dim), float)
+    cdef double *data = <double *>RV_DATA(x)
+    cdef rv_status status
+    with nogil:
+        status = api.projection_draw(seed, orthogonal, rows, dim, data)
     raise_for(status)
     return x

@@ -15,3 +15,8 @@ def seed_of(rng, fixed):
 def glorot(shape, fan, seed):
     """Uniform in +-sqrt(6 / fan) (Glorot and Bengio 2010), the numbers of `seed`."""
     return _primitives.draw(seed, math.sqrt(6 / fan), math.prod(shape)).reshape(shape)
+
+
+def projection(rows, dim, orthogonal, rng):
+    """Random features (rows, dim): those of the fixed seed where there is no `rng`."""
+    return _primitives.projection(seed_of(rng, _primitives.PROJECTION_SEED), orthogonal, rows, dim)

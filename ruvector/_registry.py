@@ -16,7 +16,7 @@ import numpy as np
 
 from ruvector import _coerce
 from ruvector._attention import CompiledType
-from ruvector._options import flag, float64_array, nonzero, number, probability
+from ruvector._options import flag, float64_array, nonzero, number, one_of, probability
 from ruvector._rotary import RopeScaling
 from ruvector._ruvector_core import catalog
 
@@ -48,11 +48,11 @@ class Parameter:
     ----------
     name : str
     type : str
-        ``"int"``, ``"float"``, ``"bool"``, ``"array"``, ``"nonzero"`` (a number other than 0, or an array of them that
-        broadcasts to the leading axes), ``"graph"`` (edges: integers of shape (2, E), or a CSRGraph), ``"rope_scaling"`` (a
-        RopeScaling, or a mapping of its keys), ``"pattern"`` (a Pattern, or the name of one), ``"tokens"`` (a count, or
-        positions) or ``"layout"`` (boolean blocks).
-    default : int, float, bool or None
+        ``"int"``, ``"float"``, ``"bool"``, ``"array"``, words such as ``"elu|relu"``, ``"nonzero"`` (a number other than 0, or
+        an array of them that broadcasts to the leading axes), ``"graph"`` (edges: integers of shape (2, E), or a CSRGraph),
+        ``"rope_scaling"`` (a RopeScaling, or a mapping of its keys), ``"pattern"`` (a Pattern, or the name of one), ``"tokens"``
+        (a count, or positions) or ``"layout"`` (boolean blocks).
+    default : int, float, bool, str or None
     low, high : float or None
         Inclusive range; None where there is no limit.
     description : str
@@ -81,6 +81,8 @@ class Parameter:
             return nonzero(value, self.name)
         if self.type == "bool":
             return flag(value, self.name)
+        if "|" in self.type:
+            return one_of(value, self.name, self.type.split("|"))
         value = number(value, self.name, whole=self.type == "int")
         if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
             raise ValueError(f"{self.name} must be {self.range_text()}, got {value}")
@@ -135,6 +137,10 @@ def _read_catalog():
     for row in catalog():
         parameters = []
         for name, kind, default, low, high, description in row["parameters"]:
+            words = kind.split("|") if "|" in kind else None
+            if words:
+                parameters.append(Parameter(name, kind, words[int(default)], None, None, description))
+                continue
             convert = {"int": int, "float": float, "bool": bool, "nonzero": float, "array": lambda value: None}[kind]
             parameters.append(
                 Parameter(
@@ -284,6 +290,13 @@ def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom
 
 
 _COMMON = ("causal", "scale", "dropout")
+# What has no meaning in a type: elu and relu take no scale, and linear forms have no weights to drop.
+_LACKS = {
+    "causal": ("causal",),
+    "linear": ("scale", "dropout"),
+    "performer": ("dropout",),
+    "random_feature": ("dropout",),
+}
 _AT_CALL = ("mask", "training", "rng", "out")
 
 
@@ -295,18 +308,20 @@ def resolve(name, options) -> tuple[AttentionRecord, dict, dict]:
     record = record_of(canonical(name))
     own = {p.name: p.default for p in record.parameters}
     common = {}
+    shared = [key for key in _COMMON if key not in _LACKS.get(record.name, ())]
     for key, value in options.items():
         if key in own:
             own[key] = next(p for p in record.parameters if p.name == key).check(value)
-        elif key == "causal" and not (record.name == "causal"):
+        elif key not in shared:
+            raise TypeError(f"attention type {record.name!r} has no option {key!r}; it has {', '.join([*own, *shared])}")
+        elif key == "causal":
             common[key] = flag(value, key)
         elif key == "scale":
             common[key] = None if value is None else number(value, key)
-        elif key == "dropout":
-            common[key] = probability(value, key)
+            if value is not None and record.family == "linear" and common[key] <= 0:
+                raise ValueError(f"scale of attention type {record.name!r} must be positive, got {value}")
         else:
-            known = [*own, *(c for c in _COMMON if not (c == "causal" and record.name == "causal"))]
-            raise TypeError(f"attention type {record.name!r} has no option {key!r}; it has {', '.join(known)}")
+            common[key] = probability(value, key)
     return record, own, common
 
 
@@ -442,7 +457,13 @@ class CompiledAttention(_Resolved, CompiledType):
         object.__setattr__(self, "params", MappingProxyType({**own, **common}))
         arrays = [own[p.name] for p in record.parameters if isinstance(own[p.name], np.ndarray)]
         numbers = [
-            0.0 if p.type == "array" else 1.0 if isinstance(own[p.name], np.ndarray) else float(own[p.name])
+            0.0
+            if p.type == "array"
+            else 1.0
+            if isinstance(own[p.name], np.ndarray)
+            else float(p.type.split("|").index(own[p.name]))
+            if "|" in p.type
+            else float(own[p.name])
             for p in record.parameters
         ]
         self._bind(
@@ -453,6 +474,14 @@ class CompiledAttention(_Resolved, CompiledType):
             common.get("dropout", 0.0),
             next((a for a in arrays if a is not None), None),
         )
+
+
+    def _weights(self, query, keys, mask):
+        if record_of(self.name).family != "linear":
+            return super()._weights(query, keys, mask)
+        # nothing holds them: they are what the values' unit vectors are weighted with
+        query, keys = _coerce.pair(query, keys, "query", "keys")
+        return self(query, keys, np.eye(keys.shape[-2] if keys.ndim > 1 else 1, dtype=query.dtype), mask=mask)
 
 
 class ComposedAttention(_Resolved):

@@ -161,6 +161,17 @@ def erf(x):
     return np.where(np.isnan(x), x, np.copysign(result, x))
 
 
+def turned(x, ahead):
+    """sin(pi x) for `ahead` 0, cos(pi x) for 1: the reduction to |r| <= 1/4 is exact."""
+    pi = LONG.type("3.14159265358979323846264338327950288")
+    a = np.fmod(np.abs(x), 2)
+    turns = np.rint(2 * a)
+    angle = (a - turns / 2) * pi
+    turns = np.where(np.isfinite(turns), turns, 0).astype(int) + ahead
+    y = np.where(turns % 2, np.cos(angle), np.sin(angle)) * np.where(turns % 4 >= 2, -1, 1)
+    return y if ahead else y * np.where(np.signbit(x), -1, 1)
+
+
 MAPS = {
     "exp": lambda x: np.exp(x),
     "exp2": lambda x: np.exp2(x),
@@ -168,6 +179,8 @@ MAPS = {
     "tanh": lambda x: np.tanh(x),
     "erf": erf,
     "asinh": lambda x: np.arcsinh(x),
+    "sinpi": lambda x: turned(x, 0),
+    "cospi": lambda x: turned(x, 1),
 }
 
 
@@ -307,6 +320,8 @@ class Weights:
         if is_half(result.dtype):
             # as in the bound of the output: a weight may round when stored, and the mean over heads again
             bound = bound + 3 * storage_unit(result.dtype) * result.weights
+        if isinstance(result, LinearExpected):
+            bound = result.weights_bound()
         self.exact, self.bound = result.weights, bound
         if isinstance(result, HeadedExpected):
             self.exact, self.bound = (x.mean(-3) for x in (self.exact, self.bound))
@@ -1288,6 +1303,171 @@ def mixed_curvature(
     return points_result(out, kappa, limit, weights, visible, dtype, q.shape[-1], single)
 
 
+class LinearExpected(Expected):
+    """An Expected of linear attention: `factor` units of the largest value seen, `spread` times where weights cancel."""
+
+    def bound(self):
+        u = unit(self.dtype) * share(self.dtype)
+        bound = u * (self.factor * self.spread)[..., None] * self.peak
+        if is_half(self.dtype):
+            bound = bound + storage_unit(self.dtype) * (np.abs(self.out) + bound)
+        return bound + smallest(self.dtype)
+
+    def weights_bound(self):
+        u = unit(self.dtype) * share(self.dtype)
+        # one weight of n: where weights cancel, its share of the error
+        size = np.where(self.spread[..., None] == 1, np.abs(self.weights), self.spread[..., None] / self.seen[..., None])
+        bound = u * self.factor[..., None] * size
+        return bound + (3 * storage_unit(self.dtype) * np.abs(self.weights) if is_half(self.dtype) else 0)
+
+
+def linear_result(logs, signs, value, mask, causal, dtype, dim, single, factor):
+    """Weights signs * exp(logs) over the visible keys, divided by their sum."""
+    q_len, kv_len = logs.shape[-2:]
+    v = wide(value, dtype)
+    visible, bias = split_mask(row_mask(mask, single))
+    assert bias is None, "a bias has no linear form"
+    full = (*np.broadcast_shapes(logs.shape[:-2], np.shape(visible)[:-2], v.shape[:-2]), q_len, kv_len)
+    visible = np.broadcast_to(visible, full)
+    if causal:
+        visible = visible & positions(q_len, kv_len, kv_len - q_len, None, 0)
+    top = np.where(visible, logs, -np.inf).max(-1, keepdims=True, initial=-np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):
+        w = np.where(visible, signs * np.exp(logs - np.where(np.isneginf(top), 0, top)), 0)
+    total = w.sum(-1, keepdims=True)
+    weights = w / np.where(total == 0, 1, total)
+    if np.isfinite(v).all():
+        out = weights @ v
+    else:
+        with np.errstate(invalid="ignore"):
+            out = np.where(visible[..., None], weights[..., None] * v[..., None, :, :], 0).sum(-2)
+    zero = np.zeros(full[:-1], out.dtype)
+    peak = visible_peak(visible, v, full)
+    result = LinearExpected(out, zero, zero, peak, weights, visible, dtype, dim)
+    seen = np.maximum(visible.sum(-1), 1)
+    # what is divided is the features' largest product, 1, for every key seen; 1 where all weights are positive
+    spread = np.ones(full[:-1]) if (signs > 0).all() else np.maximum(1, seen / np.maximum(np.abs(total[..., 0]), 1e-300))
+    factor, spread = np.broadcast_to(factor, full[:-1]), spread.astype(out.dtype)
+    if single:
+        result = LinearExpected(**vars(drop_row(result)))
+        factor, spread, seen = factor[..., 0], spread[..., 0], seen[..., 0]
+    result.factor, result.spread, result.seen = factor, spread, seen
+    return result
+
+
+def feature_map_of(x, feature_map):
+    return np.maximum(x, 0) if feature_map == "relu" else np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
+
+
+def linear(query, key, value, *, feature_map="elu", mask=None, causal=False):
+    """phi(q_i) . phi(k_j) over its sum, phi = elu + 1 or relu.
+
+    Bound: features are off by 2 u each. Sums over keys are chains of 64, carried over 4 of them: 68 u, and one rounding of the wide
+    sum; those over d features 64 + d / 64 u at most. Numerator and divisor: (280 + d) u.
+    """
+    dtype = common_dtype(query, key, value)
+    query, single = as_rows(query)
+    q, k = wide(query, dtype), wide(key, dtype)
+    weights = feature_map_of(q, feature_map) @ np.swapaxes(feature_map_of(k, feature_map), -1, -2)
+    with np.errstate(divide="ignore"):
+        logs = np.log(weights)
+    return linear_result(logs, np.ones(()), value, mask, causal, dtype, q.shape[-1], single, 280 + q.shape[-1])
+
+
+def normals(seed, count):
+    """Standard normal numbers: Marsaglia's polar method over uniform ones in [-1, 1)."""
+    uniform, x, at = fixed_uniform(seed, (4 * count + 64,)), [], 0
+    while len(x) < count:
+        u, v = uniform[at : at + 2]
+        at += 2
+        s = u * u + v * v
+        if 0 < s < 1:
+            s = math.sqrt(-2 * math.log(s) / s)
+            x += [u * s, v * s]
+    return np.array(x[:count])
+
+
+def draw_features(rows, dim, orthogonal=True, seed=42):
+    """Normal rows; orthogonal: of each block, the directions of its QR decomposition, with the lengths that the rows had."""
+    w = normals(seed, rows * dim).reshape(rows, dim)
+    if orthogonal:
+        for first in range(0, rows, dim):
+            block = w[first : first + dim]
+            q, upper = np.linalg.qr(block.T)
+            w[first : first + dim] = (q * np.sign(np.diag(upper))).T * np.linalg.norm(block, axis=1, keepdims=True)
+    return w
+
+
+def features_given(projection, num_features, dim, orthogonal, dtype):
+    """Those of the library where none are given: orthogonal ones have rounding errors as large as the block's condition, and
+    these tests are about what is done with them. test_linear.py compares them with draw_features above."""
+    import ruvector
+
+    w = ruvector.draw_features(num_features, dim, orthogonal=orthogonal) if projection is None else np.asarray(projection)
+    return wide(w, F64).astype(wide_type(dtype))
+
+
+def performer(
+    query, key, value, *, num_features=256, orthogonal=True, projection=None, mask=None, causal=False, scale=None
+):
+    """sum_f exp(w_f . q - |q|^2 / 2) exp(w_f . k - |k|^2 / 2) over its sum, q and k times sqrt(scale), in logarithms.
+
+    Bound: an exponent of size kappa is off by some u kappa in either factor, as the logit of softmax attention is, and so are
+    numerator and divisor: 16 kappa u. The rest as in `linear`, with num_features in place of d.
+    """
+    dtype = common_dtype(query, key, value)
+    query, single = as_rows(query)
+    q, k = wide(query, dtype), wide(key, dtype)
+    root = np.sqrt(1 / np.sqrt(wide_type(dtype).type(q.shape[-1])) if scale is None else wide_type(dtype).type(scale))
+    w = features_given(projection, num_features, q.shape[-1], orthogonal, dtype)
+    q, k = q * root, k * root
+    a = q @ w.T - (q * q).sum(-1, keepdims=True) / 2
+    b = k @ w.T - (k * k).sum(-1, keepdims=True) / 2
+    # a row at a time: features x keys
+    logs = np.empty((*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-2]), a.dtype)
+    for i in range(a.shape[-2]):
+        exponents = a[..., i, None, :] + b
+        most = exponents.max(-1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            logs[..., i, :] = (most + np.log(np.exp(exponents - most).sum(-1, keepdims=True)))[..., 0]
+    size_q = (np.abs(q) @ np.abs(w).T).max(-1) + (q * q).sum(-1) / 2
+    size_k = ((np.abs(k) @ np.abs(w).T).max(-1) + (k * k).sum(-1) / 2)
+    if mask is not None or not np.isfinite(size_k).all():
+        size_k = np.where(np.isfinite(size_k), size_k, 0)
+    kappa = np.maximum(size_q, size_k.max(-1, keepdims=True, initial=0))
+    return linear_result(
+        logs, np.ones(()), value, mask, causal, dtype, q.shape[-1], single, 300 + len(w) + 16 * kappa
+    )
+
+
+def random_feature(
+    query, key, value, *, num_features=64, orthogonal=False, projection=None, mask=None, causal=False, scale=None
+):
+    """mean_f cos(w_f . (q - k)) over its sum, q and k of length 1, w times sqrt(scale).
+
+    Bound: as in `performer`, but a sine is off by u times its argument however small it is itself: errors are relative to what a
+    product of features can be, 1, not to what it is.
+    """
+    dtype = common_dtype(query, key, value)
+    query, single = as_rows(query)
+    q, k = wide(query, dtype), wide(key, dtype)
+    root = np.sqrt(wide_type(dtype).type(1 if scale is None else scale))
+    w = features_given(projection, num_features, q.shape[-1], orthogonal, dtype) * root
+    q, k = (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.finfo(x.dtype).tiny) for x in (q, k))
+    a, b = q @ w.T, np.swapaxes(k @ w.T, -1, -2)
+    products = (np.cos(a) @ np.cos(b) + np.sin(a) @ np.sin(b)) / len(w)
+    with np.errstate(divide="ignore"):
+        logs = np.log(np.abs(products))
+    angles = np.abs(w).sum(-1).max(initial=0)
+    # linear_result measures weights against the largest: here 1 is the measure
+    result = linear_result(
+        logs, np.sign(products), value, mask, causal, dtype, q.shape[-1], single, 300 + 2 * len(w) + 16 * angles
+    )
+    total = np.where(result.visible, np.broadcast_to(products if not single else products[..., 0, :], result.visible.shape), 0)
+    result.spread = np.maximum(1, result.seen / np.maximum(np.abs(total.sum(-1)), 1e-300))
+    return result
+
+
 # Positions -----------------------------------------------------------------------------------------------------------
 
 
@@ -1540,6 +1720,9 @@ TYPES = {
     "poincare": poincare,
     "lorentz": lorentz,
     "mixed_curvature": mixed_curvature,
+    "linear": linear,
+    "performer": performer,
+    "random_feature": random_feature,
     "multi_query": multi_query,
     "rope": rope,
     "xpos": xpos,

@@ -32,6 +32,7 @@ FUNCTIONS = {
     "cross_attention",
     "dilated_attention",
     "dot",
+    "draw_features",
     "expert_capacity",
     "exp_map",
     "flash_attention",
@@ -47,6 +48,7 @@ FUNCTIONS = {
     "hyperbolic_distance",
     "isa",
     "isas",
+    "linear_attention",
     "load_balancing_loss",
     "local_attention",
     "log_map",
@@ -66,9 +68,11 @@ FUNCTIONS = {
     "multi_head_attention",
     "multi_query_attention",
     "partial_attention",
+    "performer_attention",
     "poincare_attention",
     "poincare_to_lorentz",
     "project_to_ball",
+    "random_feature_attention",
     "register",
     "relative_attention",
     "rope",
@@ -90,8 +94,8 @@ FUNCTIONS = {
     "varlen_attention",
     "xpos_attention",
 }
-CLASSES = {"AttentionCache", "AttentionState", "AttentionType", "CSRGraph", "ExpertLoad", "GATLayer", "KVCache", "MixtureOfExperts",
-           "RopeScaling", "Routing", "SparsePattern", "UnknownAttentionType"}
+CLASSES = {"AttentionCache", "AttentionState", "AttentionType", "CSRGraph", "ExpertLoad", "GATLayer", "KVCache", "LinearState",
+           "MixtureOfExperts", "RopeScaling", "Routing", "SparsePattern", "UnknownAttentionType"}
 
 # The usage guide's rows, in its order: name -> (complexity, best_for). Types that are still to come have no row here yet.
 GUIDE = {
@@ -116,6 +120,9 @@ ALIASES = {
     "gqa": "grouped_query",
     "mixture_of_experts": "moe",
     "hyperbolic": "poincare",
+    "linear_attention": "linear",
+    "favor": "performer",
+    "rfa": "random_feature",
     "mqa": "multi_query",
     "rotary": "rope",
     "relative_position": "relative",
@@ -193,6 +200,9 @@ PARAMETERS = {
         "euclidean_weight": 1.0,
         "hyperbolic_weight": 1.0,
     },
+    "linear": {"feature_map": "elu"},
+    "performer": {"num_features": 256, "orthogonal": True, "projection": None},
+    "random_feature": {"num_features": 64, "orthogonal": False, "projection": None},
 }
 
 
@@ -373,6 +383,12 @@ class Signatures:
 
     @staticmethod
     def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""): ...
+
+    @staticmethod
+    def draw_features(num_features, dim, *, orthogonal=True, rng=None): ...
+
+    @staticmethod
+    def LinearState(head_dim, v_dim=None, attention_type="linear", *, batch=(), dtype=np.float32, **params): ...
 
     @staticmethod
     def topk(x, k, axis=-1): ...
@@ -605,6 +621,9 @@ def test_functions_of_the_types_have_the_parameters_of_their_type():
         "poincare_attention": "poincare",
         "lorentz_attention": "lorentz",
         "mixed_curvature_attention": "mixed_curvature",
+        "linear_attention": "linear",
+        "performer_attention": "performer",
+        "random_feature_attention": "random_feature",
         "multi_query_attention": "multi_query",
         "rope_attention": "rope",
         "xpos_attention": "xpos",
@@ -616,7 +635,7 @@ def test_functions_of_the_types_have_the_parameters_of_their_type():
         assert list(parameters)[0] == ("x" if name == "self" else "query"), function
         for option, default in PARAMETERS[name].items():
             assert parameters[option].default == default, f"{function}({option})"
-        for option in ("mask", "scale", "training", "rng", "out"):
+        for option in ("mask", "out") if name == "linear" else ("mask", "scale", "training", "rng", "out"):
             assert option in parameters, f"{function}({option})"
         assert ("causal" in parameters) == (name != "causal"), function
 
@@ -774,7 +793,7 @@ def test_records_start_with_the_rows_of_the_usage_guide():
     names = [r.name for r in records]
     assert len(set(names)) == len(names)
     present = [name for name in GUIDE if name in names]
-    assert {"scaled_dot", "multi_head", "flash_v2", "gat", "sparse", "moe", "cross", "sliding_window", "poincare"} <= set(present)
+    assert {"scaled_dot", "multi_head", "flash_v2", "linear", "gat", "sparse", "moe", "cross", "sliding_window", "poincare"} <= set(present)
     assert names[: len(present)] == present
     for record in records[: len(present)]:
         assert (record.complexity, record.best_for) == GUIDE[record.name]

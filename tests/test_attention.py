@@ -755,6 +755,18 @@ TYPE_CASES = {
         {"hyperbolic_weight": 20.0, "curvature": -2.5, "value_euclidean_dim": 0},
     ],
 }
+TYPE_CASES |= {
+    "linear": [{}, {"feature_map": "relu"}],
+    "performer": [{}, {"num_features": 70}, {"orthogonal": False}, {"projection": normal((40, 32), np.float64, "features")}],
+    "random_feature": [
+        {},
+        {"num_features": 70},
+        {"orthogonal": True},
+        {"projection": normal((40, 32), np.float64, "frequencies")},
+    ],
+}
+# Weights are products of features: masks are boolean and over keys, and a scale is positive where there is one.
+LINEAR = {"linear", "performer", "random_feature"}
 UNRANKED = {"moe"}  # no score of a pair
 
 
@@ -815,6 +827,9 @@ def test_common_options_of_a_type(isa, name):
         changes = [{"mask": mask}, {"mask": bias}, {"mask": mask[3]}, {"scale": 0.77}, {"scale": 0.5, "mask": bias}]
         if name != "causal":
             changes += [{"causal": True}, {"causal": True, "mask": mask}]
+        if name in LINEAR:
+            changes = [{"mask": mask[3]}, {"mask": mask[:2, None]}, {"causal": True}, {"causal": True, "mask": mask[:2, None]}]
+            changes += [] if name == "linear" else [{"scale": 0.77}, {"scale": 0.5, "mask": mask[3]}]
         for options in changes:
             out = ruvector.attention(query, key, value, name, **parameters, **options)
             what = f"{name} {q_len} x {kv_len} {list(options)}"
@@ -1059,6 +1074,8 @@ def test_attention_scores_are_the_weights(isa, dtype_name, dtype, name):
         for option, options in SCORE_OPTIONS.items():
             if name == "causal" and option == "causal":
                 continue
+            if name in LINEAR and option in ("negative scale", "bool mask", "float mask") or (name, option) == ("linear", "scale"):
+                continue
             what = f"{name} {list(parameters)} {option}"
             expected = reference.Weights(oracle(query, keys, some_value, **parameters, **options))
             p = ruvector.attention_scores(query, keys, name, **parameters, **options)
@@ -1067,7 +1084,9 @@ def test_attention_scores_are_the_weights(isa, dtype_name, dtype, name):
             if not reference.is_half(dtype):
                 total = p.astype(np.longdouble).sum(-1)
                 empty = (expected.exact == 0).all(-1)
-                assert (np.abs(total - 1)[~empty] <= 8 * reference.unit(dtype)).all(), f"{what}: rows sum to 1"
+                # products of features are summed otherwise for a weight than for the divisor
+                limit = (280 if name in LINEAR else 8) * reference.unit(dtype)
+                assert (np.abs(total - 1)[~empty] <= limit).all(), f"{what}: rows sum to 1"
                 assert (p[empty] == 0).all(), f"{what}: rows that see nothing are 0"
             seen.append(p)
             if "mask" in options and options["mask"].ndim == 2:

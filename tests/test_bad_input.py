@@ -395,6 +395,9 @@ OPTIONS = {
     "poincare": "curvature",
     "lorentz": "space_only",
     "mixed_curvature": "euclidean_dim",
+    "linear": "feature_map",
+    "performer": "num_features",
+    "random_feature": "projection",
     "multi_query": "num_heads",
     "rope": "rotary_dim",
     "xpos": "scale_base",
@@ -1279,6 +1282,72 @@ case("register an alias as a name", ValueError, says("mha"), register, "mha", co
 case("register what is no function", TypeError, says("fn"), register, "bad_input_type", 3)
 case("register without a name", ValueError, says("name"), register, "", constant)
 case("register a number", TypeError, says("name"), register, 3, constant)
+
+
+# Linear attention ----------------------------------------------------------------------------------------------------
+
+LINEAR = (ruvector.linear_attention, ruvector.performer_attention, ruvector.random_feature_attention)
+for function in LINEAR:
+    name = function.__name__
+    case(f"{name} mask of rows", ValueError, says("mask over keys", "(5, 7)"), function, Q, K, V, mask=np.ones((5, 7), bool))
+    case(f"{name} bias", ValueError, says("boolean mask", "float32"), function, Q, K, V, mask=np.zeros(7, np.float32))
+    case(f"{name} short mask", ValueError, says("mask", "(6,)"), function, Q, K, V, mask=np.ones(6, bool))
+    case(f"{name} integer mask", TypeError, says("mask", "int64"), function, Q, K, V, mask=np.ones(7, int))
+    case(f"{name} widths", ValueError, says("8 vs 6"), function, Q, V, V)
+    case(f"{name} lengths", ValueError, says("same length: 7 vs 5"), function, Q, K, V[:, :5])
+    case(f"{name} causal", TypeError, says("causal", "1"), function, Q, K, V, causal=1)
+    case(f"{name} out", ValueError, says("out", "(2, 5, 8)", "(2, 5, 6)"), function, Q, K, V, out=np.zeros_like(Q))
+    case(f"{name} locked out", ValueError, says("read-only"), function, Q, K, V, out=LOCKED)
+    kind = name.removesuffix("_attention")
+    case(f"{name} dropout", TypeError, says(kind, "dropout"), ruvector.attention, Q, K, V, kind, dropout=0.1)
+case("linear scale", TypeError, says("linear", "scale", "feature_map"), ruvector.attention, Q, K, V, "linear", scale=1.0)
+case("feature_map", ValueError, says("feature_map", "'elu' or 'relu'", "'gelu'"), ruvector.linear_attention, Q, K, V, "gelu")
+case("feature_map None", ValueError, says("feature_map", None), ruvector.linear_attention, Q, K, V, None)
+for function in LINEAR[1:]:
+    name = function.__name__
+    for bad in (0, -1):
+        case(f"{name} num_features={bad}", ValueError, says("num_features", bad), function, Q, K, V, bad)
+    for bad in (2.5, "8", None):
+        case(f"{name} num_features={bad!r}", TypeError, says("num_features", bad), function, Q, K, V, bad)
+    for bad in (0, -0.5, np.nan, np.inf):
+        case(f"{name} scale={bad}", ValueError, says("scale", bad), function, Q, K, V, scale=bad)
+    case(f"{name} orthogonal", TypeError, says("orthogonal", 1), function, Q, K, V, orthogonal=1)
+    case(f"{name} training", TypeError, says("training", 1), function, Q, K, V, training=1)
+    case(f"{name} rng", TypeError, says("rng", "x"), function, Q, K, V, training=True, rng="x")
+    for shape in ((3, 7), (8,), (0, 8), (2, 3, 8)):
+        message = says("projection", "(num_features, 8)", shape)
+        case(f"{name} projection {shape}", ValueError, message, function, Q, K, V, projection=np.ones(shape))
+    case(f"{name} complex", TypeError, says("projection"), function, Q, K, V, projection=np.ones((3, 8), complex))
+    case(f"{name} infinite", ValueError, says("projection"), function, Q, K, V, projection=np.full((3, 8), np.inf))
+for bad in (0, -3):
+    case(f"draw_features {bad}", ValueError, says("num_features", bad), ruvector.draw_features, bad, 4)
+    case(f"draw_features dim {bad}", ValueError, says("dim", bad), ruvector.draw_features, 4, bad)
+case("draw_features float", TypeError, says("num_features", 2.5), ruvector.draw_features, 2.5, 4)
+case("draw_features orthogonal", TypeError, says("orthogonal", 1), ruvector.draw_features, 4, 4, orthogonal=1)
+case("draw_features rng", TypeError, says("rng", "x"), ruvector.draw_features, 4, 4, rng="x")
+STATE = ruvector.LinearState(8, 6, batch=2)
+case("state type", ValueError, says("scaled_dot", "linear, performer, random_feature"), ruvector.LinearState, 8, 6, "scaled_dot")
+case("state unknown type", ruvector.UnknownAttentionType, says("no_such"), ruvector.LinearState, 8, 6, "no_such")
+case("state causal", TypeError, says("causal"), ruvector.LinearState, 8, causal=True)
+case("state option", TypeError, says("temperature"), ruvector.LinearState, 8, temperature=1)
+case("state rng", TypeError, says("rng"), ruvector.LinearState, 8, rng=1)
+case("state projection", ValueError, says("projection", "(3, 7)"), ruvector.LinearState, 8, 6, "performer", projection=np.ones((3, 7)))
+case("state rng and projection", ValueError, says("rng"), ruvector.LinearState, 8, 6, "rfa", projection=np.ones((3, 8)), rng=1)
+case("state dtype", TypeError, says("dtype", "float16"), ruvector.LinearState, 8, dtype=np.float16)
+case("state too large", ValueError, says("too large"), ruvector.LinearState, 2**40)
+for bad in (0, -1):
+    case(f"state head_dim {bad}", ValueError, says("head_dim", bad), ruvector.LinearState, bad)
+    case(f"state v_dim {bad}", ValueError, says("v_dim", bad), ruvector.LinearState, 8, bad)
+case("state batch", ValueError, says("batch", "(-1,)"), ruvector.LinearState, 8, batch=-1)
+case("state batch float", TypeError, says("batch", 2.5), ruvector.LinearState, 8, batch=2.5)
+case("state key", ValueError, says("key", "(2, n, 8) or (2, 8)", "(2, 7, 6)"), STATE.append, V, V)
+case("state value", ValueError, says("value", "(2, n, 6) or (2, 6)", "(2, 7, 8)"), STATE.append, K, K)
+case("state query", ValueError, says("query", "(3, 8)"), STATE.attend, x(3, 8))
+case("state rows", ValueError, says("same number of rows: 7 vs 5"), STATE.append, K, V[:, :5])
+case("state step", ValueError, says("same number of rows: 5 vs 7"), STATE.step, Q, K, V)
+case("state complex", TypeError, says("key", "complex128"), STATE.append, K.astype(complex), V)
+case("state mask", ValueError, says("mask over keys"), STATE.step, Q, K[:, :5], V[:, :5], mask=np.ones((5, 5), bool))
+case("state out", ValueError, says("out"), STATE.attend, Q, out=np.zeros((2, 5, 8), np.float32))
 
 
 @pytest.mark.parametrize(("call", "arguments", "options", "error", "pattern"), CASES)

@@ -58,6 +58,8 @@ def test_every_type_gives_zero_for_rows_without_visible_keys(isa):
     mask = generator("type mask").random((9, 14)) < 0.5
     mask[4] = False
     for name in reference.TYPES:
+        if name in ("linear", "performer", "random_feature"):
+            continue  # masks over keys alone: tests/test_linear.py
         key, value = (k[..., :8], v[..., :8]) if name == "grouped_query" else (k[..., :4], v) if name == "multi_query" else (k, v)
         query, key, value = (points(name, x) for x in (q, key, value))
         parameters = TYPE_PARAMETERS.get(name, {})

@@ -12,7 +12,7 @@ from support import DTYPES, EDGES, LONG_EDGES, generator, normal, same_bits
 FLOATS = ("float32", "float64")
 
 # Units in the last place, as stated in csrc/vec/math.h.
-ULPS = {"exp": 1.0, "exp2": 1.0, "log": 2.0, "tanh": 2.0, "erf": 2.0, "asinh": 2.0}
+ULPS = {"exp": 1.0, "exp2": 1.0, "log": 2.0, "tanh": 2.0, "erf": 2.0, "asinh": 2.0, "sinpi": 2.0, "cospi": 2.0}
 
 
 def all_signs_and_sizes(dtype, count, *seed):
@@ -33,6 +33,8 @@ def samples(name, dtype, count, *seed):
         "tanh": (-20.0, 20.0),
         "erf": (-6.0, 6.0),
         "asinh": (-50.0, 50.0),
+        "sinpi": (-9.0, 9.0),
+        "cospi": (-9.0, 9.0),
     }[name]
     spread = rng.uniform(low, high, count)
     near_zero = rng.uniform(-1, 1, count) * 2.0 ** rng.uniform(-30, 1, count)
@@ -80,11 +82,13 @@ def test_elementwise_function_keeps_special_values(isa, dtype_name):
         "tanh": [0.0, -0.0, 1, -1, np.nan],
         "erf": [0.0, -0.0, 1, -1, np.nan],
         "asinh": [0.0, -0.0, np.inf, -np.inf, np.nan],
+        "sinpi": [0.0, -0.0, np.nan, np.nan, np.nan],
+        "cospi": [1, 1, np.nan, np.nan, np.nan],
     }
     for name, values in expected.items():
         y = getattr(_primitives, name)(x)
         np.testing.assert_array_equal(y, np.array(values, dtype), err_msg=name)
-        if name in ("tanh", "erf", "asinh"):
+        if name in ("tanh", "erf", "asinh", "sinpi"):
             np.testing.assert_array_equal(np.signbit(y[:2]), [False, True], err_msg=name)
     assert np.isnan(_primitives.log(np.array([-1.0], dtype)))[0]
 
@@ -104,7 +108,7 @@ def test_elementwise_function_does_not_depend_on_its_neighbours(isa, name, dtype
         assert same_bits(function(x[:n]), together[:n])
 
 
-@pytest.mark.parametrize("name", ("exp", "log", "tanh", "erf", "asinh"))
+@pytest.mark.parametrize("name", ("exp", "log", "tanh", "erf", "asinh", "sinpi", "cospi"))
 def test_float64_function_is_within_its_stated_ulp_of_mpmath(isa, name):
     mpmath = pytest.importorskip("mpmath", reason="mpmath is the reference of this test")
     x = samples(name, reference.F64, 400, "mpmath")
@@ -113,7 +117,7 @@ def test_float64_function_is_within_its_stated_ulp_of_mpmath(isa, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ("exp", "log", "tanh", "erf", "asinh"))
+@pytest.mark.parametrize("name", ("exp", "log", "tanh", "erf", "asinh", "sinpi", "cospi"))
 def test_float64_function_is_within_its_stated_ulp_of_mpmath_in_1e5_places(isa, name):
     mpmath = pytest.importorskip("mpmath", reason="mpmath is the reference of this test")
     x = samples(name, reference.F64, 37000, "mpmath, many")[:100_000]

@@ -118,6 +118,8 @@ static void map(rv_map f, const void *x, void *y, int64_t n)
     case RV_MAP_TANH: RV_MAP_LOOP(v_tanh);
     case RV_MAP_ERF: RV_MAP_LOOP(v_erf);
     case RV_MAP_ASINH: RV_MAP_LOOP(v_asinh);
+    case RV_MAP_SINPI: RV_MAP_LOOP(v_sinpi);
+    case RV_MAP_COSPI: RV_MAP_LOOP(v_cospi);
     case RV_MAP_EXP2_FLUSH: RV_MAP_LOOP(v_exp2_flush);
     default: break;
     }
@@ -133,6 +135,8 @@ static double map_ulp(rv_map f)
     case RV_MAP_TANH: return RV_ULP_TANH;
     case RV_MAP_ERF: return RV_ULP_ERF;
     case RV_MAP_ASINH: return RV_ULP_ASINH;
+    case RV_MAP_SINPI: return RV_ULP_SINPI;
+    case RV_MAP_COSPI: return RV_ULP_COSPI;
     case RV_MAP_EXP2_FLUSH: return RV_ULP_EXP2_FLUSH;
     default: return 0;
     }

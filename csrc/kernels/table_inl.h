@@ -8,6 +8,7 @@
 #include "hyperbolic_inl.h"
 #include "graph_inl.h"
 #include "moe_inl.h"
+#include "linear_inl.h"
 
 const rv_kernels RV_TABLE = {
     .dot = dot,
@@ -53,6 +54,13 @@ const rv_kernels RV_TABLE = {
     .graph_part = graph_part,
     .graph_merge = graph_merge,
     .graph_finish = graph_finish,
+    .linear_scratch = linear_scratch,
+    .linear_begin = linear_begin,
+    .linear_keys = linear_keys,
+    .linear_merge = linear_merge,
+    .linear_view = linear_view,
+    .linear_rows = linear_rows,
+    .linear_chunk = linear_chunk,
 #if RV_REAL_BITS == 32
     .widen = widen,
     .narrow = narrow,

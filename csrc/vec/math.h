@@ -13,6 +13,8 @@
 #define RV_ULP_TANH 1.7         /* 1.617 */
 #define RV_ULP_ERF 1.35         /* 1.289 */
 #define RV_ULP_ASINH 1.45       /* 1.389 */
+#define RV_ULP_SINPI 1.65       /* 1.54; 0.961 with fused products */
+#define RV_ULP_COSPI 1.65       /* 1.56; 0.860 */
 #else
 #define RV_ULP_EXP2_FLUSH 0.85  /* 0.793 */
 #define RV_ULP_EXP 0.95         /* 0.899 */
@@ -21,6 +23,8 @@
 #define RV_ULP_TANH 1.7         /* 1.562 */
 #define RV_ULP_ERF 1.35         /* 1.232 */
 #define RV_ULP_ASINH 1.45       /* 1.350 */
+#define RV_ULP_SINPI 1.65       /* 1.45; 0.812 with fused products */
+#define RV_ULP_COSPI 1.65       /* 1.54; 0.827 */
 #endif
 
 #define RV_POLY1(x, c) v_set1(c)
@@ -285,4 +289,44 @@ RV_INLINE vreal v_asinh(vreal x)
     vreal large = v_log_parts(v_select(huge, a, y), v_keep(huge, v_set1(1)), v_select(huge, v_zero(), c));
     large = v_select(v_lt(a, v_set1((real)INFINITY)), large, a);
     return v_copysign(v_select(v_lt(a, v_set1((real)0.5225)), small, large), x);
+}
+
+/* sin(pi x) and cos(pi x): reduction by quarter turns is exact, however large x is. An infinite x gives NaN. */
+RV_INLINE vreal v_sincospi(vreal x, vreal *cosine)
+{
+    vreal a = v_abs(x);
+    /* numbers so large are even */
+    a = v_select(v_lt(v_set1(4 * RV_INTEGER_MAGIC), a), v_sub(a, a), a);
+    vreal h = v_round(v_add(a, a)), r = v_fnma(h, v_set1((real)0.5), a), z = v_mul(r, r);
+    /* sin(pi r) = r (pi + z P(z)), cos(pi r) = 1 + z Q(z), |r| <= 1/4: degrees 3 and 3, 8.9e-11 and 4.4e-10 (float), 6 and 6,
+     * 7.5e-20 and 3.1e-19 (double) */
+#if RV_REAL_BITS == 32
+    const real high = 3.14159274f, low = -8.74227766e-8f;
+    vreal p = RV_POLY4(z, -5.16771269f, 2.55015469f, -0.598981261f, 0.0791591406f);
+    vreal q = RV_POLY4(z, -4.93480206f, 4.05869675f, -1.33475828f, 0.228990853f);
+#else
+    const real high = 3.14159265358979312, low = 1.22464679914735321e-16;
+    vreal p = RV_POLY7(z, -5.1677127800499703, 2.5501640398774139, -0.59926452932766938, 0.082145886926694167,
+        -0.0073704381440093418, 0.00046637968355535409, -2.2162910219058693e-5);
+    vreal q = RV_POLY7(z, -4.934802200544679, 4.0587121264166672, -1.3352627688435821, 0.23533062979388666,
+        -0.025806876105541058, 0.0019293528442649744, -0.00010304550693145294);
+#endif
+    vreal s = v_fma(r, v_set1(high), v_mul(r, v_fma(z, p, v_set1(low)))), c = v_fma(z, q, v_set1(1));
+    /* quarter turns, -2 .. 2 */
+    vreal turn = v_fnma(v_round(v_mul(h, v_set1((real)0.25))), v_set1(4), h), size = v_abs(turn);
+    vmask odd = v_eq(size, v_set1(1)), half = v_eq(size, v_set1(2));
+    vreal sine = v_select(odd, c, s), minus = v_set1(-1), plus = v_set1(1);
+    *cosine = v_mul(v_select(odd, s, c), v_select(m_or(half, v_eq(turn, plus)), minus, plus));
+    return v_mul(v_mul(sine, v_select(m_or(half, v_eq(turn, minus)), minus, plus)), v_copysign(plus, x));
+}
+RV_INLINE vreal v_sinpi(vreal x)
+{
+    vreal c;
+    return v_sincospi(x, &c);
+}
+RV_INLINE vreal v_cospi(vreal x)
+{
+    vreal c;
+    (void)v_sincospi(x, &c);
+    return c;
 }

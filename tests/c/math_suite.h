@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { EXP2_FLUSH, EXP, EXP2, LOG, TANH, ERF, ASINH, FUNCTION_COUNT };
+enum { EXP2_FLUSH, EXP, EXP2, LOG, TANH, ERF, ASINH, SINPI, COSPI, FUNCTION_COUNT };
 
 typedef struct math_suite {
     const char *isa;

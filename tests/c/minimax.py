@@ -4,7 +4,7 @@ One line a polynomial: its interval, degree and largest weighted error after rou
 four lowest coefficients are rounded one by one and the rest fitted again, so that they make up for the rounding.
 """
 
-from mpmath import asinh, atanh, cos, erf, erfc, log, lu_solve, matrix, mp, mpf, pi, sqrt, tanh
+from mpmath import asinh, atanh, cos, erf, erfc, log, lu_solve, matrix, mp, mpf, pi, sin, sqrt, tanh
 
 mp.prec = 160
 
@@ -108,7 +108,7 @@ if __name__ == "__main__":
     exp2_with_table(22862, 8, 4, 24)
     exp2_with_table(72612, 16, 3, 24)
     exp2_with_table(6701016351158, 16, 6, 53)
-    for bits, high_bits, degrees in ((24, 12, (6, 2, 4, 6, 7, 4)), (53, 38, (11, 6, 10, 12, 19, 11))):
+    for bits, high_bits, degrees in ((24, 12, (6, 2, 4, 6, 7, 4, 3, 3)), (53, 38, (11, 6, 10, 12, 19, 11, 6, 6))):
         print(f"--- {bits} bits")
         constants(bits, high_bits)
         fit("exp2", lambda x: 2**x, lambda x: 1 / 2**x, -0.5, 0.5, degrees[0], bits, [1])
@@ -133,4 +133,17 @@ if __name__ == "__main__":
             mpf("0.5225") ** 2,
             degrees[5],
             bits,
+        )
+        # z = r^2: sin(pi r) = r (pi + z P(z)), cos(pi r) = 1 + z P(z)
+        fit(
+            "sinpi",
+            lambda z: (sin(pi * sqrt(z)) / sqrt(z) - pi) / z,
+            lambda z: z * sqrt(z) / sin(pi * sqrt(z)),
+            tiny,
+            mpf(1) / 16,
+            degrees[6],
+            bits,
+        )
+        fit(
+            "cospi", lambda z: (cos(pi * sqrt(z)) - 1) / z, lambda z: z / cos(pi * sqrt(z)), tiny, mpf(1) / 16, degrees[7], bits
         )

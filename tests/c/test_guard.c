@@ -646,6 +646,76 @@ static void hyperbolic(const char *isa, rv_dtype dtype, int64_t d)
         }
 }
 
+static void linear(const char *isa, rv_dtype dtype, const char *type, int64_t d, int64_t dv, int64_t features, int64_t q_len,
+                   int64_t kv_len, int causal, int at_end)
+{
+    size_t item = rv_dtype_size(dtype), n[4] = {(size_t)(q_len * d), (size_t)(kv_len * d), (size_t)(kv_len * dv), (size_t)(q_len * dv)};
+    int index = rv_type_find(type), random = strcmp(type, "linear") != 0;
+    double params[3] = {random ? (double)features : causal, 1, 0};
+    size_t state_bytes = (size_t)rv_linear_state(index, params, random ? features : 0, d, dv, dtype) * sizeof(double);
+    void *p[6], *plain[6];
+    unsigned char *mask = guarded(6, (size_t)kv_len, at_end);
+    size_t bytes[6];
+    rv_attn_args a;
+    memset(&a, 0, sizeof a);
+    for (int i = 0; i < 6; i++) {
+        bytes[i] = i < 4 ? n[i] * item : i == 4 ? (size_t)(features * d) * sizeof(double) : state_bytes;
+        p[i] = guarded(i, bytes[i], at_end);
+        plain[i] = malloc(bytes[i] + 1);
+        if (i < 5)
+            fill(i < 4 ? dtype : RV_F64, p[i], i < 4 ? n[i] : (size_t)(features * d));
+        else
+            ok(rv_linear_begin(index, params, random ? features : 0, d, dv, dtype, 1, p[i]));
+        memcpy(plain[i], p[i], bytes[i]);
+    }
+    for (int64_t j = 0; j < kv_len; j++)
+        mask[j] = draw() > -0.5f;
+    snprintf(where, sizeof where, "%s dtype %d %s d %d dv %d features %d L %d S %d causal %d at_end %d", isa, dtype, type, (int)d,
+             (int)dv, (int)features, (int)q_len, (int)kv_len, causal, at_end);
+    a.dtype = dtype;
+    a.heads = a.key_heads = a.value_heads = 1;
+    a.q_len = q_len;
+    a.kv_len = kv_len;
+    a.dim = d;
+    a.v_dim = dv;
+    a.query.row_stride = a.key.row_stride = d * (int64_t)item;
+    a.value.row_stride = a.out.row_stride = dv * (int64_t)item;
+    a.left = RV_UNBOUNDED;
+    a.right = causal ? 0 : RV_UNBOUNDED;
+    a.offset = kv_len - q_len;
+    a.mask_kind = kv_len % 3 ? RV_MASK_BOOL : RV_MASK_NONE;
+    a.mask.data = mask;
+    a.mask_col_stride = 1;
+    a.threads = 1;
+    ok(rv_type_lower(index, params, NULL, &a));
+    a.scale = 0.5;
+    a.projection_rows = features;
+    for (int way = 0; way < 2; way++) {
+        void **x = way ? plain : p;
+        a.query.data = x[0]; a.key.data = x[1]; a.value.data = x[2]; a.out.data = x[3];
+        a.projection = random ? x[4] : NULL;
+        a.state = d % 2 ? x[5] : NULL;
+        ok(rv_type_run(index, &a));
+    }
+    same(p[3], plain[3], bytes[3]);
+    same(p[5], plain[5], bytes[5]);
+    for (int i = 0; i < 6; i++)
+        free(plain[i]);
+}
+
+static void linears(const char *isa, rv_dtype dtype, int64_t d)
+{
+    static const char *const types[] = {"linear", "performer", "random_feature"};
+    static const int64_t lengths[][2] = {{1, 1}, {1, 67}, {66, 66}, {7, 130}, {70, 9}};
+    int edge = at_edge(d);
+    for (int at_end = 0; at_end < 2; at_end++)
+        for (int t = 0; t < 3; t++)
+            for (int i = 0; i < 5; i++)
+                if (i == d % 5 || (edge && i == (d + t) % 5))
+                    linear(isa, dtype, types[t], d, d % 3 ? d : 258 - d, 1 + (7 * d) % 90, lengths[i][0], lengths[i][1],
+                           (int)(d + i) & 1, at_end);
+}
+
 static int64_t d_after(int64_t d, int brief)
 {
     for (d++; brief && d <= 257 && !at_edge(d); d++)
@@ -700,6 +770,7 @@ int main(void)
                         topk(isa, (rv_dtype)dtype, d, d % 40 + 3, most[m], at_end);
                     }
                 hyperbolic(isa, (rv_dtype)dtype, d);
+                linears(isa, (rv_dtype)dtype, d);
                 for (int way = 0; way < 4; way++)
                     if (d < 20 || way == d % 4)
                         for (int at_end = 0; at_end < 2; at_end++)

@@ -103,12 +103,37 @@ static uint16_t nearest(double x, double (*value)(uint16_t), uint16_t infinity)
 uint16_t f16_nearest(float x) { return nearest(x, f16_value, 0x7c00); }
 uint16_t bf16_nearest(float x) { return nearest(x, bf16_value, 0x7f80); }
 
-static const char *const names[FUNCTION_COUNT] = {"exp2_flush", "exp", "exp2", "log", "tanh", "erf", "asinh"};
-static double (*const in_double[FUNCTION_COUNT])(double) = {exp2, exp, exp2, log, tanh, erf, asinh};
-static long double (*const in_long_double[FUNCTION_COUNT])(long double) = {exp2l, expl, exp2l, logl, tanhl, erfl, asinhl};
+/* pi x reduced exactly to |r| <= 1/4, which long double holds for every double */
+static long double quarter_turns(long double x, int *turns)
+{
+    long double a = fmodl(fabsl(x), 2), h = rintl(2 * a);
+    *turns = (int)h & 3;
+    return a - h / 2;
+}
+static long double turned(long double x, int ahead)
+{
+    const long double pi = 3.14159265358979323846264338327950288L;
+    int turns;
+    if (!isfinite(x))
+        return NAN;
+    long double r = quarter_turns(x, &turns) * pi, y;
+    turns = (turns + ahead) & 3;
+    y = turns & 1 ? cosl(r) : sinl(r);
+    return turns & 2 ? -y : y;
+}
+static long double sin_pi_long(long double x) { return signbit(x) ? -turned(x, 0) : turned(x, 0); }
+static long double cos_pi_long(long double x) { return turned(x, 1); }
+static double sin_pi(double x) { return (double)sin_pi_long(x); }
+static double cos_pi(double x) { return (double)cos_pi_long(x); }
+
+static const char *const names[FUNCTION_COUNT] = {"exp2_flush", "exp", "exp2", "log", "tanh", "erf", "asinh", "sinpi",
+    "cospi"};
+static double (*const in_double[FUNCTION_COUNT])(double) = {exp2, exp, exp2, log, tanh, erf, asinh, sin_pi, cos_pi};
+static long double (*const in_long_double[FUNCTION_COUNT])(long double) = {exp2l, expl, exp2l, logl, tanhl, erfl, asinhl,
+    sin_pi_long, cos_pi_long};
 /* where the results are neither 0, 1 nor infinite, and where exp2_flush is defined */
-static const double from[2][FUNCTION_COUNT] = {{-130, -105, -152, 0, 0, 0, -4}, {-1030, -750, -1080, 0, 0, 0, -4}};
-static const double to[2][FUNCTION_COUNT] = {{1, 90, 130, 4, 11, 4.5, 4}, {1, 712, 1026, 4, 22, 7, 4}};
+static const double from[2][FUNCTION_COUNT] = {{-130, -105, -152, 0, 0, 0, -4, -4, -4}, {-1030, -750, -1080, 0, 0, 0, -4, -4, -4}};
+static const double to[2][FUNCTION_COUNT] = {{1, 90, 130, 4, 11, 4.5, 4, 4, 4}, {1, 712, 1026, 4, 22, 7, 4, 4, 4}};
 
 typedef struct worst {
     double ulp, at;
@@ -280,6 +305,10 @@ static void check_special(const math_suite *s)
         {ERF, 0, 0}, {ERF, -0.0, -0.0}, {ERF, INFINITY, 1}, {ERF, -INFINITY, -1}, {ERF, NAN, NAN}, {ERF, 7, 1}, {ERF, -1e30, -1},
         {ASINH, 0, 0}, {ASINH, -0.0, -0.0}, {ASINH, INFINITY, INFINITY}, {ASINH, -INFINITY, -INFINITY}, {ASINH, NAN, NAN},
         {ASINH, 0x1p-140, 0x1p-140},
+        {SINPI, 0, 0}, {SINPI, -0.0, -0.0}, {SINPI, INFINITY, NAN}, {SINPI, -INFINITY, NAN}, {SINPI, NAN, NAN}, {SINPI, 0.5, 1},
+        {SINPI, -0.5, -1}, {SINPI, 1.5, -1}, {SINPI, 2.5, 1}, {SINPI, 1048576.5, 1}, {SINPI, 1e30, 0},
+        {COSPI, 0, 1}, {COSPI, -0.0, 1}, {COSPI, INFINITY, NAN}, {COSPI, -INFINITY, NAN}, {COSPI, NAN, NAN}, {COSPI, 1, -1},
+        {COSPI, -1, -1}, {COSPI, 2, 1}, {COSPI, 1048577, -1}, {COSPI, 1e30, 1},
     };
     for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
         double y = apply(s, cases[k].f, cases[k].x);
