@@ -299,10 +299,10 @@ def _heads_of(x, count):
 
 
 def _turn(x, heads, turns, interleaved):
-    """Rows of heads multiplied by complex numbers (n, pairs)."""
+    """Rows of heads, their pairs multiplied by complex numbers (n, pairs)."""
     x = _coerce.plain(x, x.dtype)
-    turns = turns.astype(np.result_type(x.dtype, np.complex64), copy=False)
-    return _rotary.rotate_pairs(_heads_of(x, heads), turns[:, None], interleaved).reshape(x.shape)
+    cos, sin = (part[:, None].astype(x.dtype) for part in (turns.real, turns.imag))
+    return _rotary.rotate(_heads_of(x, heads), cos, sin, interleaved).reshape(x.shape)
 
 
 def _rope_pair(call, base, interleaved, rotary_dim, scaling):
@@ -314,7 +314,6 @@ def _rope_pair(call, base, interleaved, rotary_dim, scaling):
     turns = _rotary.turns(low, call.kv_len - low, radians)
     if factor != 1:
         turns *= factor
-    turns = turns.astype(np.result_type(call.query.dtype, np.complex64), copy=False)
     query = _turn(call.query, call.num_heads, turns[first - low :], interleaved)
     return query, _turn(call.key, call.num_kv_heads, turns[-low:], interleaved)
 
