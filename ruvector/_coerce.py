@@ -6,7 +6,6 @@ compiled modules, where a copy or an exception is made.
 
 from __future__ import annotations
 
-import math
 import operator
 
 import numpy as np
@@ -411,9 +410,11 @@ def refuse_slopes(x, batch, heads):
 
 
 def aligned(shape, dtype):
-    """An empty C-contiguous array that begins with a cache line, so that rows read in any order touch one line less."""
+    """An empty C-contiguous array that starts at a cache line: rows read in any order touch one line less."""
     dtype = np.dtype(dtype)
-    count = math.prod(shape)
+    count = 1
+    for n in shape:
+        count *= n
     try:
         room = np.empty(count * dtype.itemsize + 64, np.uint8)
     except ValueError:  # more than a pointer can count

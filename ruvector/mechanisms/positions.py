@@ -298,10 +298,11 @@ def _heads_of(x, count):
 # The types rope and xpos ---------------------------------------------------------------------------------------------
 
 
-def _turn(x, heads, cos, sin, interleaved):
-    """Rows of heads rotated by tables (n, pairs)."""
+def _turn(x, heads, turns, interleaved):
+    """Rows of heads, their pairs multiplied by complex numbers (n, pairs)."""
     x = _coerce.plain(x, x.dtype)
-    return _rotary.rotate(_heads_of(x, heads), cos[:, None], sin[:, None], interleaved).reshape(x.shape)
+    cos, sin = (part[:, None].astype(x.dtype) for part in (turns.real, turns.imag))
+    return _rotary.rotate(_heads_of(x, heads), cos, sin, interleaved).reshape(x.shape)
 
 
 def _rope_pair(call, base, interleaved, rotary_dim, scaling):
@@ -310,9 +311,11 @@ def _rope_pair(call, base, interleaved, rotary_dim, scaling):
     radians, factor = _frequencies(dim, base, scaling, call.kv_len)
     first = call.kv_len - call.q_len
     low = min(first, 0)
-    cos, sin = _rotary.tables(np.arange(low, call.kv_len), radians, call.query.dtype, factor)
-    query = _turn(call.query, call.num_heads, cos[first - low :], sin[first - low :], interleaved)
-    return query, _turn(call.key, call.num_kv_heads, cos[-low:], sin[-low:], interleaved)
+    turns = _rotary.turns(low, call.kv_len - low, radians)
+    if factor != 1:
+        turns *= factor
+    query = _turn(call.query, call.num_heads, turns[first - low :], interleaved)
+    return query, _turn(call.key, call.num_kv_heads, turns[-low:], interleaved)
 
 
 def _rope_type(query, key, value, *, mask, num_heads, num_kv_heads, causal, scale, dropout, training, rng, **own):
@@ -370,17 +373,19 @@ def _xpos_blocks(call, base, interleaved, gamma, scale_base):
     """
     if gamma <= 0:
         raise ValueError(f"gamma must be positive, got {gamma}")
-    dim, work = _rotary_dim(None, call.head_dim), call.query.dtype
+    dim = _rotary_dim(None, call.head_dim)
     radians, _ = _frequencies(dim, base, None, 0)
     first, most = call.kv_len - call.q_len, int(8 * scale_base)
     for rows, seen in call.row_blocks(most):
-        places, keys = np.arange(rows.start, rows.stop) + float(first), np.arange(seen, dtype=np.float64)
-        middle = first + (rows.start + rows.stop - 1) / 2
+        start, count = first + rows.start, rows.stop - rows.start
+        middle = start + (count - 1) / 2
         with np.errstate(all="ignore"):
-            cos, sin = _rotary.tables(places, radians, work, _decay(places - middle, gamma, scale_base, dim))
-            query = _turn(call.query[..., rows, :], call.num_heads, cos, sin, interleaved)
-            cos, sin = _rotary.tables(keys, radians, work, _decay(middle - keys, gamma, scale_base, dim))
-            key = _turn(call.key[..., :seen, :], call.num_kv_heads, cos, sin, interleaved)
+            turns = _rotary.turns(start, count, radians)
+            turns *= _decay(start + np.arange(count) - middle, gamma, scale_base, dim)
+            query = _turn(call.query[..., rows, :], call.num_heads, turns, interleaved)
+            turns = _rotary.turns(0, seen, radians)
+            turns *= _decay(middle - np.arange(seen), gamma, scale_base, dim)
+            key = _turn(call.key[..., :seen, :], call.num_kv_heads, turns, interleaved)
         yield rows, seen, query, key
 
 
