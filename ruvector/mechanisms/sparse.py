@@ -165,7 +165,8 @@ def sparse_attention(
     p // stride`` or ``j % stride >= stride - summary`` (fixed), where query i stands at ``p = i + (S - L)`` [1]_.
 
     ``2 (d + dv)`` operations for each pair that the pattern shows: O(n sqrt(n)) in all with the stride's default. Windows, block
-    layouts and residue classes run in the tiled kernel, other patterns gather their keys; states over disjoint keys are merged.
+    layouts and residue classes run in the tiled kernel, other patterns gather their keys; states over disjoint keys are merged. The
+    form is found once for a Pattern and lengths, of gathered keys from the boolean matrix in O(L S) time.
     With dropout, the pattern becomes a mask of O(L S) bytes. Error, hidden positions and rows that see nothing as in
     `scaled_dot_product_attention`; merging adds a rounding.
 
