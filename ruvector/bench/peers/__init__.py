@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ruvector.bench.problems import Attention, Cache, Call, Dot, Matvec, Problem, Softmax, Unsupported
+from ruvector.bench.problems import Attention, Cache, Call, Dot, Linear, Matvec, Problem, Softmax, Unsupported
 
 __all__ = ["NAMES", "Peer", "Unsupported", "environment", "load"]
 
@@ -38,6 +38,10 @@ class Peer:
 
     def cache(self, problem: Cache) -> dict[str, Call]:
         """Append a key and a value, then attend."""
+        raise Unsupported("not one of its functions")
+
+    def linear(self, problem: Linear) -> dict[str, Call]:
+        """phi(q) (phi(k)^T v) over its divisor."""
         raise Unsupported("not one of its functions")
 
     def softmax(self, problem: Softmax) -> dict[str, Call]:
