@@ -167,16 +167,19 @@ static rv_status check(const rv_attn_args *a, int64_t *batch)
     return RV_OK;
 }
 
-/* The projection in the type of the arithmetic, transposed, times `factor`. */
+static int64_t panelled(const rv_linear *l) { return (l->pad + RV_LINEAR_PANEL - 1) / RV_LINEAR_PANEL * RV_LINEAR_PANEL; }
+
+/* The projection in the type of the arithmetic, transposed in panels, times `factor`. */
 static void place_projection(const rv_linear *l, const double *from, double factor, void *to)
 {
-    for (int64_t d = 0; d < l->dim; d++)
-        for (int64_t f = 0; f < l->pad; f++) {
+    for (int64_t f = 0; f < panelled(l); f++)
+        for (int64_t d = 0; d < l->dim; d++) {
             double x = f < l->width ? from[f * l->dim + d] * factor : 0;
+            int64_t at = (f / RV_LINEAR_PANEL * l->dim + d) * RV_LINEAR_PANEL + f % RV_LINEAR_PANEL;
             if (l->storage == RV_F64)
-                ((double *)to)[d * l->pad + f] = x;
+                ((double *)to)[at] = x;
             else
-                ((float *)to)[d * l->pad + f] = (float)x;
+                ((float *)to)[at] = (float)x;
         }
 }
 
@@ -386,7 +389,7 @@ static rv_status run_linear(rv_feature_map map, int64_t features, int orthogonal
     int split = !r.causal && threads > 1 && r.units < 4 * (int64_t)threads && (r.splits > 1 || r.blocks > 1);
     if (!split)
         threads = (int)min64(threads, r.units);
-    size_t bytes, more, projection = features ? rounded((size_t)a->dim * (size_t)r.l.pad * real) : 0;
+    size_t bytes, more, projection = features ? rounded((size_t)a->dim * (size_t)panelled(&r.l) * real) : 0;
     size_t drawn = features && !a->projection ? (size_t)features * (size_t)a->dim * sizeof(double) : 0;
     char *memory;
     if (rv_mul_size((size_t)threads, r.worker_bytes, &bytes) || rv_add_size(bytes, projection + rounded(drawn) + 64, &bytes))

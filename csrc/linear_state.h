@@ -8,6 +8,9 @@
  * on all of them. */
 #define RV_LINEAR_PAD 16
 
+/* Features that are worked on at once. */
+#define RV_LINEAR_PANEL 64
+
 /* Keys of a block, and of a chunk of the causal form, at most; queries of a block. */
 #define RV_LINEAR_ROWS 64
 
@@ -28,7 +31,9 @@ typedef struct rv_linear {
     int64_t parts;              /* features are `parts` times `width`, each padded to `pad` */
     int64_t width, pad;
     int64_t v_pad;
-    const void *projection;     /* [dim][pad] of the element type, with the scale and the base of the exponent in it; or NULL */
+    /* NULL, or the projection with the scale and the base of the exponent in it, [panel][dim][RV_LINEAR_PANEL] of the element type:
+     * rows further apart would share few sets of the cache, 30 to 24 ms for 8 heads x 4096 x 64 and 256 features */
+    const void *projection;
     double norm;                /* RV_MAP_OF_WEIGHTS: what |x|^2 is multiplied by */
 } rv_linear;
 

@@ -185,6 +185,7 @@ def small(kind, dtype="float32", **sizes):
     shapes = {
         "attention": {"heads": 4, "key_heads": 2, "length": 40, "keys": 40, "dim": 16},
         "cache": {"heads": 4, "key_heads": 2, "length": 1, "keys": 50, "dim": 16},
+        "linear": {"heads": 4, "key_heads": 4, "length": 256, "keys": 256, "dim": 16, "features": 16},
         "window": {"heads": 2, "key_heads": 2, "length": 40, "keys": 40, "dim": 16, "window": 8},
         "blocks": {"heads": 2, "key_heads": 2, "length": 48, "keys": 64, "dim": 16, "block": 8, "blocks": 3},
         "softmax": {"rows": 20, "columns": 100},
@@ -243,6 +244,20 @@ def test_other_kinds_are_right_and_wrong_ones_are_caught(isa, kind):
     assert problem.check(right, "bounded").right
     assert problem.check(right, "plain").right
     for wrong in (np.zeros_like(right), right * np.float32(1.5), right * np.float32(np.nan), right + np.float32(0.01)):
+        assert not problem.check(wrong, "plain").right
+
+
+@pytest.mark.parametrize("group", ["linear", "favor"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_linear_attention_is_right_and_wrong_ones_are_caught(isa, group, causal):
+    make = lambda causal: problems.make(dataclasses.replace(small("linear", causal=causal), group=group))  # noqa: E731
+    problem = make(causal)
+    right = np.asarray(problem.ours().run())
+    assert problem.check(right, "bounded").right
+    assert problem.check(right, "plain").right
+    other = np.asarray(make(not causal).ours().run())
+    for wrong in (np.zeros_like(right), right * np.float32(1.5), right[:, ::-1], other, right[..., ::-1], right[:, :2]):
+        assert not problem.check(wrong, "bounded").right
         assert not problem.check(wrong, "plain").right
 
 
@@ -313,7 +328,8 @@ except (ImportError, peers.Unsupported) as missing:
     sys.exit(print("missing:", missing))
 for name in ("dense-f32-8x512x64", "causal-f32-8x512x64", "tiny-f32-1x10x64", "dense-f16-8x512x64", "softmax-f32-64x1024",
              "dot-f32-768", "matvec-f32-100x64", "causal-f32-32/8x1024x128", "poincare-f32-1000x1000x64",
-             "gat-f32-1000x5000", "gating-f32-512x64"):
+             "gat-f32-1000x5000", "gating-f32-512x64", "linear-f32-8x4096x64", "linear-causal-f32-8x4096x64",
+             "favor-f32-8x4096x64"):
     row = rows.by_name(name)
     if {peer!r} not in row.peers:
         continue

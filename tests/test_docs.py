@@ -89,6 +89,8 @@ def test_docstring_of_a_type(name):
         text = explained[parameter.name]
         if parameter.type in ("int", "float"):
             for end in (parameter.low, parameter.high):
+                if end is not None and abs(end) >= 2**53:
+                    continue  # what the type can hold
                 pattern = "" if end is None else rf"(?<![\w.]){end:.10g}(?!\w|\.\d)"
                 assert re.search(pattern, text), f"{parameter.name}: {end} is not in {text!r}"
 

@@ -185,3 +185,24 @@ def test_jax_arrays_are_read_in_place(isa):
     assert peak_allocation(lambda: sdpa(*arrays)) < k.nbytes / 4
     half = [jax.numpy.asarray(a, jax.numpy.bfloat16) for a in (q, k, v)]
     assert same_bits(sdpa(*half), sdpa(*(np.asarray(a) for a in half)))
+
+
+@pytest.mark.parametrize("causal", (False, True))
+@pytest.mark.parametrize("name", ("linear", "performer", "random_feature"))
+def test_linear_attention_equals_its_formula_in_torch(isa, torch, name, causal):
+    """In float64, from the papers: features, their products, the mask, the quotient."""
+    q, k, v = (torch.from_numpy(normal((2, 130, width), np.float64, "linear", role)) for role, width in (("q", 16), ("k", 16), ("v", 10)))
+    w = torch.from_numpy(ruvector.draw_features(40, 16))
+    options = {} if name == "linear" else {"projection": w.numpy()}
+    out = ruvector.attention(q, k, v, name, causal=causal, **options)
+    if name == "linear":
+        phi = [torch.nn.functional.elu(x) + 1 for x in (q, k)]
+    elif name == "performer":
+        phi = [torch.exp(x @ w.T - (x * x).sum(-1, keepdim=True) / 2) for x in (q / 2, k / 2)]
+    else:
+        unit = [torch.nn.functional.normalize(x, dim=-1) @ w.T for x in (q, k)]
+        phi = [torch.cat([torch.sin(x), torch.cos(x)], -1) for x in unit]
+    weights = phi[0] @ phi[1].transpose(-1, -2)
+    weights = torch.tril(weights) if causal else weights
+    expected = (weights @ v / weights.sum(-1, keepdim=True)).numpy()
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-10 if name == "random_feature" else 1e-12)

@@ -12,7 +12,7 @@
 enum {
     LINEAR_ROWS = RV_LINEAR_ROWS,
     LINEAR_ROOM = RV_LINEAR_ROWS + 8,   /* a product's last rows may repeat one */
-    LINEAR_PANEL = 64,                  /* features that are worked on at once */
+    LINEAR_PANEL = RV_LINEAR_PANEL,
     LINEAR_CHAIN = 64
 };
 
@@ -305,7 +305,7 @@ static void linear_features(const rv_linear *l, const real *x, int64_t step, int
                 }
             continue;
         }
-        linear_product(n, x, step, 1, (const real *)l->projection + f0, l->pad, l->dim, phi, LINEAR_PANEL, columns, 0);
+        linear_product(n, x, step, 1, (const real *)l->projection + f0 * l->dim, LINEAR_PANEL, l->dim, phi, LINEAR_PANEL, columns, 0);
         if (l->map == RV_MAP_OF_ANGLES)
             for (int r = 0; r < n; r++)
                 for (int64_t c = 0; c < columns; c += RV_LANES) {

@@ -109,6 +109,46 @@ def attention_rows(
     return Exact(np.stack(outs), np.stack(bounds), stored * np.stack(peaks), np.stack(peaks))
 
 
+def linear_rows(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    rows: ArrayLike,
+    *,
+    causal: bool = False,
+    projection: NDArray[Any] | None = None,
+) -> Exact:
+    """Linear attention of some rows: with elu + 1 as features, or the exponential ones of a projection (m, d).
+
+    query, key, value and rows as in `attention_rows`, as many heads for each. The bound is a tenth of the library's: (28 + d / 10)
+    u max|V|, or (30 + m / 10 + 1.6 kappa) u max|V|, kappa the largest exponent.
+    """
+    dtype = query.dtype
+    offset = key.shape[1] - query.shape[1]
+    outs, bounds, peaks = [], [], []
+    stored = storage_unit(dtype) if is_half(dtype) else 0.0
+    root = query.shape[2] ** -0.25
+    for head, row in np.asarray(rows):
+        seen = slice(None, row + offset + 1 if causal else None)
+        q, k, v = wide(query[head, row]), wide(key[head, seen]), wide(value[head, seen])
+        if projection is None:
+            terms = 28 + query.shape[2] / 10
+            phi_q, phi_k = (np.where(x > 0, x + 1, np.exp(np.minimum(x, 0))) for x in (q, k))
+        else:
+            w = projection.astype(q.dtype)
+            q, k = q * root, k * root
+            sizes = [np.abs(x) @ np.abs(w).T + (x * x).sum(-1, keepdims=True) / 2 for x in (q, k)]
+            terms = 30 + len(w) / 10 + 1.6 * max(x.max() for x in sizes)
+            phi_k = np.exp(k @ w.T - (k * k).sum(-1, keepdims=True) / 2)
+            phi_q = np.exp(w @ q - (w @ q).max())
+        weights = phi_k @ phi_q
+        peak = np.abs(v).max(0)
+        outs.append(weights @ v / weights.sum())
+        bounds.append(unit(dtype) * share(dtype) * peak * terms + smallest(dtype))
+        peaks.append(peak)
+    return Exact(np.stack(outs), np.stack(bounds), stored * np.stack(peaks), np.stack(peaks))
+
+
 def softmax_rows(x: NDArray[Any]) -> Exact:
     """Softmax over the last axis; the bound is u (4 + |x_i - max|) p_i."""
     w = wide(x)

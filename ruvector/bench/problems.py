@@ -199,6 +199,35 @@ class Cache(Attention):
         return exact.attention_rows(self.query[0], *both, self.rows)
 
 
+class Linear(Problem):
+    """query, key and value (1, heads, keys, dim) of unit variance; `projection` (features, dim) for the group "favor"."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        s = row.sizes
+        self.heads, self.dim = s["heads"], s["dim"]
+        self.keys = self.terms = s["keys"]
+        self.causal = bool(row.options.get("causal"))
+        self.query, self.key, self.value = (self.normal(1, self.heads, self.keys, self.dim) for _ in range(3))
+        self.projection = ruvector.draw_features(s["features"], self.dim) if row.group == "favor" else None
+        picked = self.rng.integers(0, (self.heads, self.keys), (SAMPLES, 2))
+        self.rows = np.unique(np.concatenate([picked, [(0, 0), (self.heads - 1, self.keys - 1)]]), axis=0)
+
+    def ours(self) -> Call:
+        arrays = self.query, self.key, self.value
+        if self.projection is None:
+            return Call(partial(ruvector.linear_attention, *arrays, causal=self.causal), precision="bounded")
+        attend = partial(ruvector.performer_attention, *arrays, projection=self.projection, causal=self.causal)
+        return Call(attend, precision="bounded")
+
+    def truth(self) -> exact.Exact:
+        arrays = self.query[0], self.key[0], self.value[0]
+        return exact.linear_rows(*arrays, self.rows, causal=self.causal, projection=self.projection)
+
+    def sample(self, out: Array) -> Array:
+        return out.reshape(self.heads, self.keys, self.dim)[self.rows[:, 0], self.rows[:, 1]]
+
+
 class Sparse(Attention):
     """Attention over some of the keys: `visible` gives those of a query."""
 
@@ -406,6 +435,7 @@ class Gating(Problem):
 KINDS: dict[str, type[Problem]] = {
     "attention": Attention,
     "cache": Cache,
+    "linear": Linear,
     "window": Window,
     "blocks": Blocks,
     "softmax": Softmax,

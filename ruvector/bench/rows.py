@@ -12,6 +12,7 @@ ATTENTION_PEERS = ("numpy", "torch", "zentorch", "onnxruntime", "openvino", "jax
 SOFTMAX_PEERS = ("numpy", "torch", "onnxruntime", "openvino", "jax", "numba")
 DOT_PEERS = ("numpy", "torch", "simsimd", "numkong", "numba")
 MATVEC_PEERS = ("numpy", "torch", "simsimd", "numkong", "faiss", "jax", "numba")
+LINEAR_PEERS = ("numpy", "torch", "jax")
 CACHE_PEERS = ("numpy", "torch", "zentorch", "onnxruntime")
 DISTANCE_PEERS = ("numpy", "torch", "geoopt", "jax", "numba")
 GRAPH_PEERS = ("numpy", "torch_geometric", "jax")
@@ -74,6 +75,10 @@ class Row:
             return 0.0
         if self.kind in ("dot", "matvec"):
             return 2.0 * s["keys"] * s["dim"]
+        if self.kind == "linear":
+            # sums over keys and products with them; for exponential features those of queries and keys too
+            products = 4.0 * s["features"] * s["dim"] * (2 if self.group == "favor" else 1)
+            return products * s["heads"] * s["keys"]
         pairs = s["length"] * s["keys"]
         if self.kind == "window":
             pairs = s["length"] * s["window"] - s["window"] * (s["window"] - 1) // 2
@@ -89,7 +94,7 @@ class Row:
         s, item = self.sizes, {"float64": 8, "float32": 4}.get(self.dtype, 2)
         if self.work is not None:
             return self.work[1]
-        if self.kind in ("attention", "cache", "window", "blocks"):
+        if self.kind in ("attention", "cache", "linear", "window", "blocks"):
             return item * s["dim"] * (2 * s["key_heads"] * s["keys"] + 2 * s["heads"] * s["length"])
         if self.kind == "softmax":
             return 2.0 * item * s["rows"] * s["columns"]
@@ -102,6 +107,8 @@ class Row:
         if self.kind in ("softmax", "graph", "gating"):
             return f"{self.group} {SHORT[self.dtype]}", float(math.prod(s.values()))
         grouped = f" {s['heads']}/{s['key_heads']} heads" if s.get("heads", 1) != s.get("key_heads", 1) else ""
+        if self.options.get("causal") and self.kind == "linear":
+            grouped += " causal"
         return f"{self.group} {SHORT[self.dtype]}{grouped} d={s['dim']}", s["keys"]
 
     @property
@@ -232,6 +239,27 @@ def _tiny() -> Iterable[Row]:
             yield _attention("tiny", 1, 1, keys, dim, "float32", goal, one_thread=True, quick=quick)
 
 
+def _linear() -> Iterable[Row]:
+    """Linear attention with elu features, also causal, and with the exponential ones of FAVOR+."""
+    for group, keys, features, causal, goal in (
+        ("linear", 4096, 64, False, Goal(1.9, 2.4)),
+        ("linear", 65536, 64, False, Goal(3.3, 5.0)),
+        ("linear", 4096, 64, True, Goal(3.2, 3.2)),
+        ("favor", 4096, 256, False, Goal(5.0, 5.0)),
+    ):
+        yield Row(
+            name=f"{group}{'-causal' if causal else ''}-f32-8x{keys}x64",
+            group=group,
+            kind="linear",
+            sizes={"heads": 8, "key_heads": 8, "length": keys, "keys": keys, "dim": 64, "features": features},
+            options={"causal": causal},
+            goal=goal,
+            peers=LINEAR_PEERS,
+            quick=keys == 4096 and group == "linear" and not causal,
+            needs="linear_attention",
+        )
+
+
 def _softmax() -> Iterable[Row]:
     goals = {
         (1, 1_000_000): Goal((1.5, 2.0), 2.5),
@@ -334,7 +362,7 @@ def _gating() -> Iterable[Row]:
         )
 
 
-ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_sparse(), *_tiny(), *_softmax(), *_dots(), *_distances(), *_graphs(), *_gating())
+ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_sparse(), *_tiny(), *_linear(), *_softmax(), *_dots(), *_distances(), *_graphs(), *_gating())
 
 # What was tried where rows of a group fall short of their goals, and what bounds them (AMD Zen 5, one thread unless said).
 TRIED: Mapping[str, str] = {

@@ -270,11 +270,12 @@ def random_feature_attention(
 
     Notes
     -----
-    Weights are estimates of ``exp(scale cos(q, k))`` up to a factor, W being multiplied by ``sqrt(scale)``; their error falls as
+    ``sum_j (phi(q) . phi(k_j)) v_j / sum_j phi(q) . phi(k_j)`` with ``phi(x) = [sin(W x), cos(W x)] / sqrt(m)``, x of length 1:
+    weights are estimates of ``exp(scale cos(q, k))`` up to a factor, W being multiplied by ``sqrt(scale)``; their error falls as
     ``1 / sqrt(m)``. They may be negative, and where a large `scale` makes the true weights small the divisor may come close to 0.
     ``4 (L + S) m (d / 2 + dv)`` operations; at most 16 states of ``16 m dv`` bytes a head. Against exact arithmetic with the same W
-    a result is off by at most ``(300 + 2 m + 16 max|W x|) u max|V|`` times the number of keys seen over the sum of their weights (1 at the least). The gate
-    of the paper is not part of this type. From Peng et al. 2021 [1]_.
+    a result is off by at most ``(300 + 2 m + 16 max|W x|) u max|V|`` times the number of keys seen over the sum of their weights
+    (1 at the least). The gate of the paper is not part of this type. From Peng et al. 2021 [1]_.
 
     References
     ----------

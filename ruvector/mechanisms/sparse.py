@@ -342,7 +342,7 @@ def bigbird_attention(
     random_blocks : int, default 3
         Others for each block of queries, 0 or more.
     seed : int, default 0
-        From 0 to 9223372036854775807: of the random blocks, which are the same on every machine: see `ruvector.patterns.random_blocks`.
+        0 or more: of the random blocks, which are the same on every machine: see `ruvector.patterns.random_blocks`.
     {common}
 
     Returns

@@ -19,6 +19,7 @@ from ruvector.bench.problems import (
     Dot,
     Gating,
     Graph,
+    Linear,
     Matvec,
     Problem,
     Softmax,
@@ -65,6 +66,10 @@ class Peer:
 
     def cache(self, problem: Cache) -> dict[str, Call]:
         """Append a key and a value, then attend."""
+        raise Unsupported("not one of its functions")
+
+    def linear(self, problem: Linear) -> dict[str, Call]:
+        """phi(q) (phi(k)^T v) over its divisor."""
         raise Unsupported("not one of its functions")
 
     def window(self, problem: Window) -> dict[str, Call]:

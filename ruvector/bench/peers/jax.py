@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ruvector.bench.peers import Peer
-from ruvector.bench.problems import Array, Attention, Call, Distance, Graph, Matvec, Softmax, Unsupported
+from ruvector.bench.problems import Array, Attention, Call, Distance, Graph, Linear, Matvec, Softmax, Unsupported
 
 
 def _restrict(threads: int) -> None:
@@ -59,6 +59,24 @@ class Adapter(Peer):
         call = self._jitted(partial(self.jax.nn.dot_product_attention, is_causal=problem.causal), *by_token)
         precision = "half" if problem.dtype.name == "bfloat16" else "plain"
         return {"jax": call._replace(read=lambda out: np.asarray(out).transpose(0, 2, 1, 3), precision=precision)}
+
+    def linear(self, problem: Linear) -> dict[str, Call]:
+        jax, jnp = self.jax, self.jax.numpy
+        if problem.causal:
+            raise Unsupported("not one of its functions")
+
+        def features(x: Any, *, query: bool) -> Any:
+            if problem.projection is None:
+                return jax.nn.elu(x) + 1
+            x = x * problem.dim**-0.25
+            exponents = x @ jnp.asarray(problem.projection, x.dtype).T - (x * x).sum(-1, keepdims=True) / 2
+            return jnp.exp(exponents - exponents.max(-1 if query else (-2, -1), keepdims=True))
+
+        def attend(q: Any, k: Any, v: Any) -> Any:
+            phi_q, phi_k = features(q, query=True), features(k, query=False)
+            return (phi_q @ (phi_k.swapaxes(-1, -2) @ v)) / (phi_q @ phi_k.sum(-2)[..., None])
+
+        return {"jax": self._jitted(attend, problem.query, problem.key, problem.value)}
 
     def softmax(self, problem: Softmax) -> dict[str, Call]:
         return {"jax": self._jitted(self.jax.nn.softmax, problem.x)}

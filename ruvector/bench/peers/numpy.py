@@ -18,6 +18,7 @@ from ruvector.bench.problems import (
     Dot,
     Gating,
     Graph,
+    Linear,
     Matvec,
     Softmax,
     Unsupported,
@@ -50,6 +51,19 @@ def _by_head(query: Array, key: Array, value: Array, bias: Array | None) -> Arra
     return np.stack(
         [_attend(query[:, h], key[:, h // group], value[:, h // group], bias) for h in range(query.shape[1])], 1
     )
+
+
+def _features(problem: Linear, x: Array, *, query: bool) -> Array:
+    if problem.projection is None:
+        return np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
+    x = x * np.float32(problem.dim**-0.25)
+    exponents = x @ problem.projection.astype(x.dtype).T - (x * x).sum(-1, keepdims=True) / 2
+    return np.exp(exponents - exponents.max(-1 if query else (-2, -1), keepdims=True))
+
+
+def _linear(problem: Linear) -> Array:
+    phi_q, phi_k = _features(problem, problem.query, query=True), _features(problem, problem.key, query=False)
+    return (phi_q @ (phi_k.swapaxes(-1, -2) @ problem.value)) / (phi_q @ phi_k.sum(-2)[..., None])
 
 
 def _one_distance(point: Array, keys: Array) -> Array:
@@ -112,6 +126,11 @@ class Adapter(Peer):
 
     def attention(self, problem: Attention) -> dict[str, Call]:
         return {"numpy": Call(partial(self._attention(problem), problem.query, problem.key, problem.value))}
+
+    def linear(self, problem: Linear) -> dict[str, Call]:
+        if problem.causal:
+            raise Unsupported("its running sums are a loop in Python")
+        return {"numpy": Call(partial(_linear, problem))}
 
     def cache(self, problem: Cache) -> dict[str, Call]:
         attend, n = self._attention(problem), problem.keys

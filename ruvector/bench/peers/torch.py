@@ -20,6 +20,7 @@ from ruvector.bench.problems import (
     Distance,
     Dot,
     Gating,
+    Linear,
     Matvec,
     Softmax,
     Sparse,
@@ -64,6 +65,38 @@ def stepper(problem: Cache, attend: Callable[..., Any]) -> Call:
         return attend(query, keys[:, :, :at], values[:, :, :at])
 
     return Call(step, array, before=start, limit=problem.ROOM)
+
+
+CHUNK = 128  # keys of a chunk of the causal form: faster than 64 and 256
+
+
+def elu_features(x: torch.Tensor) -> torch.Tensor:
+    """elu(x) + 1."""
+    return torch.nn.functional.elu(x) + 1
+
+
+def favor_features(projection: torch.Tensor, x: torch.Tensor, *, query: bool) -> torch.Tensor:
+    """exp(w . x - |x|^2 / 2) less the largest exponent: of a query's, of all keys'."""
+    x = x * x.shape[-1] ** -0.25
+    exponents = x @ projection.T - (x * x).sum(-1, keepdim=True) / 2
+    return torch.exp(exponents - exponents.amax(-1 if query else (-2, -1), keepdim=True))
+
+
+def linear(phi_q: torch.Tensor, phi_k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Every query over all keys."""
+    divisor = phi_q @ phi_k.sum(-2).unsqueeze(-1)
+    return (phi_q @ (phi_k.transpose(-1, -2) @ v)) / divisor
+
+
+def causal_linear(phi_q: torch.Tensor, phi_k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """In chunks: the products within one, and the sums over those before it."""
+    phi_q, phi_k, v = (x.unflatten(-2, (-1, CHUNK)) for x in (phi_q, phi_k, v))
+    sums = phi_k.transpose(-1, -2) @ v
+    mass = phi_k.sum(-2)
+    sums, mass = sums.cumsum(-3) - sums, mass.cumsum(-2) - mass
+    scores = torch.tril(phi_q @ phi_k.transpose(-1, -2))
+    divisor = scores.sum(-1, keepdim=True) + phi_q @ mass.unsqueeze(-1)
+    return ((scores @ v + phi_q @ sums) / divisor).flatten(-3, -2)
 
 
 def in_chunks(problem: Window) -> Call:
@@ -127,6 +160,14 @@ class Adapter(Peer):
 
     def cache(self, problem: Cache) -> dict[str, Call]:
         return {"torch": stepper(problem, self._attend(problem))}
+
+    def linear(self, problem: Linear) -> dict[str, Call]:
+        q, k, v = (tensor(x) for x in (problem.query, problem.key, problem.value))
+        attend = causal_linear if problem.causal else linear
+        if problem.projection is None:
+            return {"torch": Call(lambda: attend(elu_features(q), elu_features(k), v), array)}
+        w = tensor(problem.projection.astype(problem.dtype))
+        return {"torch": Call(lambda: attend(favor_features(w, q, query=True), favor_features(w, k, query=False), v), array)}
 
     def _masked(self, problem: Sparse) -> dict[str, Call]:
         if problem.keys > MOST_MASKED:
