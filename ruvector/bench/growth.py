@@ -24,7 +24,11 @@ EDGES = 8  # of a node
 KEYS = 512  # of types whose record counts queries alone
 SECONDS = 0.1  # least time of a length
 
-OPTIONS: Mapping[str, Mapping[str, Any]] = {"lorentz": {"space_only": True}, "grouped_query": {"num_kv_heads": 8}}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "lorentz": {"space_only": True},
+    "grouped_query": {"num_kv_heads": 8},
+    "multi_query": {"num_heads": 1},
+}
 FIXED_KEYS = ("moe",)
 
 
