@@ -45,6 +45,18 @@ def array(x, name):
     raise TypeError(f"{name} has dtype {dtype}, which is not real; expected a floating, integer or boolean dtype")
 
 
+def is_floating(dtype):
+    """Whether arrays of this dtype are computed with as they are: the floating ones, integers being turned into float64."""
+    return dtype in _PLAIN or is_bfloat16(dtype)
+
+
+def whole_array(x, name):
+    """`x` as an ndarray of any dtype, every element of which counts."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; pass an array of what is meant")
+    return x if isinstance(x, np.ndarray) else np.asarray(_foreign(x, name))
+
+
 def _foreign(x, name):
     """An array of a sequence, a DLPack or `__array__` producer."""
     if getattr(x, "requires_grad", False):
@@ -265,7 +277,7 @@ def output(out, shape, dtype, sources):
     if any(isinstance(x, np.ndarray) and np.may_share_memory(out, x) for x in sources) or plain(out, dtype) is not out:
         return np.empty(shape, dtype)
     # a broadcast view would be written twice; its elements are not room for a result
-    if any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
+    if out.size and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
         raise ValueError(f"out has overlapping elements (strides {out.strides})")
     return out
 

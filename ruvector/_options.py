@@ -16,11 +16,16 @@ def number(value, name, *, whole=False):
         raise TypeError(f"{name} must be {'an integer' if whole else 'a number'}, got {value!r}")
     if whole:
         try:
-            return operator.index(value)
+            value = operator.index(value)
         except TypeError:
             raise TypeError(f"{name} must be an integer, got {value!r}") from None
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"{name} must be an integer of 64 bits, got {value}")
+        return value
     try:
         value = float(value)
+    except OverflowError:
+        value = math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
     if not math.isfinite(value):

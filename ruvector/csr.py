@@ -13,7 +13,7 @@ MOST_EDGES = 2**31 - 1
 
 def edge_list(edge_index, name="edge_index"):
     """Sources and targets, contiguous and of one type, int32 or int64."""
-    array = edge_index if isinstance(edge_index, np.ndarray) else np.asarray(_coerce._foreign(edge_index, name))
+    array = _coerce.whole_array(edge_index, name)
     if array.dtype.kind not in "iu" and not (array.size == 0 and array is not edge_index):
         raise TypeError(f"{name} has dtype {array.dtype}; expected an integer dtype")
     if array.ndim != 2 or array.shape[0] != 2:
@@ -143,7 +143,7 @@ class CSRGraph:
         """
         arrays = []
         for array, name in ((indptr, "indptr"), (indices, "indices")):
-            array = np.asarray(_coerce._foreign(array, name) if not isinstance(array, np.ndarray) else array)
+            array = _coerce.whole_array(array, name)
             if array.dtype.kind not in "iu":
                 raise TypeError(f"{name} has dtype {array.dtype}; expected an integer dtype")
             if array.ndim != 1:

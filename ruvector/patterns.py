@@ -622,7 +622,7 @@ def _token_set(tokens, name="tokens"):
     """A count, or ascending distinct positions."""
     if np.ndim(tokens) == 0:
         return _length(tokens, name)
-    array = np.asarray(tokens)
+    array = _coerce.whole_array(tokens, name)
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"{name} must be a count or integers, got dtype {array.dtype}")
     if array.ndim != 1:
@@ -783,7 +783,7 @@ def axial(height=None, width=None):
 
 
 def _boolean(array, name, axes):
-    array = np.asarray(_coerce._foreign(array, name)) if not isinstance(array, np.ndarray) else array
+    array = _coerce.whole_array(array, name)
     if array.dtype != bool:
         raise TypeError(f"{name} must be boolean, got dtype {array.dtype}")
     if array.ndim not in axes:
@@ -876,7 +876,7 @@ def from_csr(indptr, indices, num_keys):
     """
     arrays = []
     for array, name in ((indptr, "indptr"), (indices, "indices")):
-        array = np.asarray(array)
+        array = _coerce.whole_array(array, name)
         if array.dtype.kind not in "iu" and array.size:
             raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
         if array.ndim != 1:

@@ -1191,3 +1191,30 @@ def test_dropout_keeps_the_mean(isa):
     weights = reference.scaled_dot(q, k, v).weights
     deviation = np.sqrt((weights**2) @ (v.astype(float) ** 2) / 400)
     assert (np.abs(mean - plain) < 6 * deviation).all()
+
+
+@pytest.mark.parametrize("name", sorted(TYPE_CASES))
+def test_empty_inputs_of_a_type_give_empty_results(isa, name):
+    parameters = TYPE_CASES[name][0]
+    query, key, value = type_inputs(name, parameters, (2,), 7, 9, np.float32)
+    for q, k, v in ((query[:, :0], key, value), (query[:0], key[:0], value[:0]), (query, key, value[..., :0])):
+        if v.shape[-1] == 0 and name in ("poincare", "lorentz", "mixed_curvature"):
+            continue  # values are points
+        out = ruvector.attention(q, k, v, name, **parameters)
+        assert out.shape == (*q.shape[:-1], out.shape[-1])
+        assert out.size == 0
+
+
+@pytest.mark.parametrize("name", sorted(set(TYPE_CASES) - {"linear"}))
+def test_no_type_sees_the_future_when_causal(isa, name):
+    causal = {} if name == "causal" else {"causal": True}
+    for parameters in TYPE_CASES[name]:
+        if parameters.get("capacity_factor") is not None:
+            continue  # what another query takes is not there for this one
+        query, key, value = type_inputs(name, parameters, (2,), 30, 30, np.float32)
+        out = ruvector.attention(query, key, value, name, **causal, **parameters)
+        for at in (1, 16, 29):
+            other_key, other_value = key.copy(), value.copy()
+            other_key[:, at:], other_value[:, at:] = key[:, at - 1 : at], value[:, at - 1 : at]
+            changed = ruvector.attention(query, other_key, other_value, name, **causal, **parameters)
+            assert same_bits(changed[:, :at], out[:, :at]), f"{parameters} {at}"

@@ -1350,6 +1350,45 @@ case("state mask", ValueError, says("mask over keys"), STATE.step, Q, K[:, :5], 
 case("state out", ValueError, says("out"), STATE.attend, Q, out=np.zeros((2, 5, 8), np.float32))
 
 
+# Whatever the family -------------------------------------------------------------------------------------------------
+
+X = np.full((4, 8), 0.1)
+HUGE = 10**20
+for name, call in {
+    "dilated window_size": lambda: ruvector.dilated_attention(X, X, X, HUGE),
+    "axial width": lambda: ruvector.axial_attention(X, X, X, width=HUGE),
+    "bigbird block_size": lambda: ruvector.bigbird_attention(X, X, X, HUGE),
+    "block_sparse block_size": lambda: ruvector.block_sparse_attention(X, X, X, None, HUGE),
+    "patterns stride": lambda: ruvector.patterns.strided(HUGE),
+    "relative max_distance": lambda: ruvector.relative_attention(X, X, X, 2, max_distance=HUGE),
+    "moe_route num_experts": lambda: ruvector.moe_route(X, HUGE, 1),
+    "draw_features dim": lambda: ruvector.draw_features(4, HUGE),
+    "GATLayer in_features": lambda: ruvector.GATLayer(HUGE, 3),
+    "LinearState head_dim": lambda: ruvector.LinearState(HUGE),
+}.items():
+    case(f"{name} past 64 bits", ValueError, says(name.split()[1], HUGE), call)
+case("rope base past float64", ValueError, says("base", "finite"), ruvector.rope, X, base=10**400)
+MASKED_EDGES = np.ma.masked_array([[0, 1], [1, 0]], mask=[[0, 1], [0, 0]])
+MASKED_LAYOUT = np.ma.masked_array([[True]], mask=[[True]])
+case("gat masked edges", TypeError, says("edge_index", "masked"), ruvector.gat, X, MASKED_EDGES, np.ones((1, 8, 3)),
+     np.ones((1, 3)), np.ones((1, 3)))
+case("from_coo masked", TypeError, says("edge_index", "masked"), ruvector.CSRGraph.from_coo, MASKED_EDGES)
+case("from_csr masked", TypeError, says("indices", "masked"), ruvector.CSRGraph.from_csr, np.array([0, 2]), MASKED_EDGES[0])
+case("patterns.from_csr masked", TypeError, says("indices", "masked"), ruvector.patterns.from_csr, [0, 2], MASKED_EDGES[0], 4)
+case("global_tokens masked", TypeError, says("tokens", "masked"), ruvector.patterns.global_tokens, MASKED_EDGES[0])
+case("layout masked", TypeError, says("layout", "masked"), ruvector.block_sparse_attention, X, X, X, MASKED_LAYOUT)
+case("load_balancing_loss masked", TypeError, says("indices", "masked"), ruvector.load_balancing_loss, np.full((2, 2), 0.5),
+     MASKED_EDGES.T[:, :1])
+case("GATLayer dtype int32", TypeError, says("dtype", "int32"), ruvector.GATLayer, 4, 3, dtype="int32")
+case("GATLayer num_heads", ValueError, says("num_heads", 2000), ruvector.GATLayer, 4, 3, num_heads=2000)
+case("sparse scores of axes that do not broadcast", ValueError, says("query", "keys"), ruvector.attention_scores,
+     np.zeros((2, 3, 8)), np.zeros((4, 9, 8)), "sparse")
+case("sparse scores mask", ValueError, says("mask", "(4, 9)"), ruvector.attention_scores, np.zeros((3, 8)), np.zeros((9, 8)),
+     "sparse", mask=np.ones((4, 9), bool))
+for window in (0, -1):
+    case(f"local window {window}", ValueError, says("window_size", window), ruvector.local_attention, X, X, X, window)
+
+
 @pytest.mark.parametrize(("call", "arguments", "options", "error", "pattern"), CASES)
 def test_bad_input(call, arguments, options, error, pattern):
     threads = ruvector.get_num_threads()

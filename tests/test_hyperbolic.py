@@ -809,3 +809,19 @@ def test_distances_and_maps_agree_with_geoopt(isa):
         p, q = ruvector.poincare_to_lorentz(x, c), ruvector.poincare_to_lorentz(y, c)
         theirs = sheet.dist(torch.from_numpy(p), torch.from_numpy(q)).numpy()
         np.testing.assert_allclose(ruvector.lorentz_distance(p, q, c), theirs, rtol=1e-7)
+
+
+def test_exp_map_of_tangents_of_any_length():
+    for dim in (1, 2, 7):
+        direction = normal(dim, np.float64, "far")
+        direction /= np.abs(direction).max()
+        for size in (1e-310, 1e-200, 1e155, 1e200, 1e308):
+            for base in (np.zeros(dim), np.full(dim, 0.1)):
+                there = ruvector.exp_map(base, size * direction)
+                assert np.linalg.norm(there) < 1
+                if size < 1:
+                    np.testing.assert_allclose(there, base + size * direction, rtol=1e-9, atol=0)
+                else:
+                    assert np.linalg.norm(there) > 1 - 1e-9
+        tiny = 1e-200 * direction
+        np.testing.assert_allclose(ruvector.log_map(np.zeros(dim), ruvector.exp_map(np.zeros(dim), tiny)), tiny, rtol=1e-12)

@@ -471,3 +471,13 @@ def test_a_bad_call_leaves_the_state_alone(isa):
             bad()
     assert state.length == 9
     assert same_bits(state.attend(query), before)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_constant_values_come_back_where_all_elements_are_far_below_zero(isa, causal):
+    for dtype, low in ((np.float32, -80.0), (np.float64, -600.0)):
+        query = (low + normal((6, 8), dtype, "low q")).astype(dtype)
+        key = (low / 2 + normal((9, 8), dtype, "low k")).astype(dtype)
+        for q in (query, np.full((6, 8), low, dtype), np.where(np.arange(8) == 3, -0.5, query).astype(dtype)):
+            out = ruvector.linear_attention(q, key, np.full((9, 3), 1.5, dtype), causal=causal)
+            assert np.abs(out[-6:] - 1.5).max() <= 300 * reference.unit(dtype) * 1.5

@@ -284,15 +284,26 @@ RV_INLINE int64_t linear_columns(const rv_linear *l, int64_t panel)
     return left < LINEAR_PANEL ? left : LINEAR_PANEL;
 }
 
+/* What a query's elements may all be raised by, which the division takes out again: elu(x) + 1 is exp(x) where no element is positive,
+ * and products of exponentials that are small on both sides would vanish. */
+static real linear_lift(const real *x, int64_t n)
+{
+    real most = -INFINITY;
+    for (int64_t i = 0; i < n; i++)
+        most = x[i] > most ? x[i] : most;
+    return most < 0 && most > -INFINITY ? most : 0;
+}
+
 /* Features, or exponents, of n rows: one panel after the other. */
-static void linear_features(const rv_linear *l, const real *x, int64_t step, int n, real *phi)
+static void linear_features(const rv_linear *l, const real *x, int64_t step, int n, int queries, real *phi)
 {
     int64_t panels = linear_panels(l), size = (int64_t)LINEAR_ROOM * LINEAR_PANEL;
     for (int64_t q = 0; q < panels; q++, phi += size) {
         int64_t f0 = q * LINEAR_PANEL, columns = linear_columns(l, q);
         if (l->map == RV_MAP_OF_ELU || l->map == RV_MAP_OF_RELU) {
             const vreal zero = v_zero(), one = v_set1(1);
-            for (int r = 0; r < n; r++)
+            for (int r = 0; r < n; r++) {
+                const vreal lift = v_set1(queries && l->map == RV_MAP_OF_ELU ? linear_lift(x + r * step, l->dim) : 0);
                 for (int64_t c = 0; c < columns; c += RV_LANES) {
                     int64_t f = f0 + c, left = l->dim - f;
                     const real *from = x + r * step + f;
@@ -300,9 +311,10 @@ static void linear_features(const rv_linear *l, const real *x, int64_t step, int
                     if (l->map == RV_MAP_OF_RELU)
                         y = v_max(zero, y);
                     else
-                        y = v_select(v_lt(zero, y), v_add(y, one), v_exp(v_min(zero, y)));
+                        y = v_select(v_lt(zero, y), v_add(y, one), v_exp(v_min(zero, v_sub(y, lift))));
                     v_store(phi + r * LINEAR_PANEL + c, linear_padded(l, f, y, 0));
                 }
+            }
             continue;
         }
         linear_product(n, x, step, 1, (const real *)l->projection + f0 * l->dim, LINEAR_PANEL, l->dim, phi, LINEAR_PANEL, columns, 0);
@@ -436,7 +448,7 @@ static void linear_keys(const rv_linear *l, const rv_linear_rows *x, int64_t fir
         int count = linear_values(l, x, j0, n, &room, &values, &v_step);
         if (count) {
             const real *keys = linear_rows_at(l, x->key + j0 * x->key_stride, x->key_stride, n, room.key, &step);
-            linear_features(l, keys, step, n, room.phi);
+            linear_features(l, keys, step, n, 0, room.phi);
             if (l->map == RV_MAP_OF_WEIGHTS)
                 linear_norms(l, keys, step, n, room.norms);
             for (int64_t p = 0; p < l->parts * linear_panels(l); p++) {
@@ -500,7 +512,7 @@ static void linear_view(const rv_linear *l, double *state, void *view)
 static void linear_query(const rv_linear *l, const real *x, int64_t step, int n, const real *top, const linear_room *room)
 {
     const int64_t size = (int64_t)LINEAR_ROOM * LINEAR_PANEL, panels = linear_panels(l);
-    linear_features(l, x, step, n, room->phi_query);
+    linear_features(l, x, step, n, 1, room->phi_query);
     if (l->map != RV_MAP_OF_WEIGHTS)
         return;
     for (int r = 0; r < n; r++) {
@@ -597,7 +609,7 @@ static int linear_chunk(const rv_linear *l, const rv_linear_rows *x, int64_t i0,
     int64_t step, v_step, columns;
     const real *values, *keys = linear_rows_at(l, x->key + j0 * x->key_stride, x->key_stride, n, room.key, &step);
     linear_values(l, x, j0, n, &room, &values, &v_step);
-    linear_features(l, keys, step, n, room.phi);
+    linear_features(l, keys, step, n, 0, room.phi);
     if (l->map == RV_MAP_OF_WEIGHTS) {
         const vreal ahead = v_set1(LINEAR_AHEAD);
         linear_top(l, &s, room.top);

@@ -460,6 +460,8 @@ class GATLayer:
             counts[name] = number(value, name, whole=True)
             if counts[name] < (name != "edge_features"):
                 raise ValueError(f"{name} must be at least {int(name != 'edge_features')}, got {value}")
+        if counts["num_heads"] > _MOST_HEADS:
+            raise ValueError(f"num_heads must be at most {_MOST_HEADS}, got {num_heads}")
         if version not in (1, 2) or isinstance(version, bool):
             raise ValueError(f"version must be 1 (GAT) or 2 (GATv2), got {version!r}")
         fields = {
@@ -475,7 +477,10 @@ class GATLayer:
             object.__setattr__(self, name, value)
         shapes = self._shapes()
         if weights is None:
-            weights = self._draw(shapes, rng, np.dtype(dtype))
+            dtype = np.dtype(dtype)
+            if not _coerce.is_floating(dtype):
+                raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {dtype}")
+            weights = self._draw(shapes, rng, dtype)
         else:
             try:
                 weights = dict(weights)

@@ -255,7 +255,7 @@ def _space(x, name, c, space_only):
     with np.errstate(over="ignore"):
         norm = np.sqrt(_square(space)[..., 0])
         time = np.hypot(c**-0.5, norm)
-    bad = np.isinf(_square(space)[..., 0])
+        bad = np.isinf(_square(space)[..., 0])
     if not space_only:
         tolerance = 2.0**-10 + 2 * _coerce.unit(given.dtype) * (given.dtype.itemsize == 2)
         bad |= np.abs(x[..., 0] - time) > tolerance * time
@@ -365,10 +365,14 @@ def exp_map(base, tangent, curvature=1.0):
     if np.isinf(tangent).any():
         raise ValueError(f"tangent must be finite, got infinity at {tuple(map(int, np.argwhere(np.isinf(tangent))[0]))}")
     gap = _gaps(base, c, "base")[..., None]
-    length = np.linalg.norm(tangent, axis=-1, keepdims=True)
+    # squares of what is divided by the largest neither overflow nor vanish
+    largest = np.abs(tangent).max(-1, keepdims=True, initial=0)
+    direction = tangent / np.where(largest == 0, 1, largest)
+    norm = np.linalg.norm(direction, axis=-1, keepdims=True)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        length = norm * largest
         angle = np.sqrt(c) * length / gap
-        step = np.where(length == 0, 0, np.tanh(angle) / (np.sqrt(c) * length)) * tangent
+        step = np.where(length == 0, 0, np.tanh(angle) / (np.sqrt(c) * norm)) * direction
         result = _add(base, step, gap, np.cosh(angle) ** -2, c)
     still = np.broadcast_to(length == 0, (*result.shape[:-1], 1))
     return _inside(np.where(still, base, result), c, dtype)

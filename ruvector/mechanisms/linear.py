@@ -120,7 +120,7 @@ def linear_attention(query, key, value, feature_map="elu", *, mask=None, causal=
     ``2 (L + S) d dv`` operations; causal about ``2 S (d + 32) (d + dv)``; no memory that grows with L or S but at most 16 states of
     ``8 d dv`` bytes a head. Sums over keys are chains of 64, joined in float64 (pairs of float64 for float64): a result is off by at
     most ``(280 + d) u max|V|``, u being the unit roundoff, whatever the number of keys. In tests it is within a tenth of that.
-    Features below the least normal number (float32: x under -87) have fewer digits.
+    Features of keys below the least normal number (float32: x under -87) have fewer digits; queries may be of any size.
 
     Hidden keys and values may be anything. Results are the same to the bit for any number of threads, and a causal query's do not
     depend on later keys. From Katharopoulos et al. 2020 [1]_.

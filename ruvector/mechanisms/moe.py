@@ -170,7 +170,8 @@ def expert_capacity(num_tokens, num_experts, top_k=1, capacity_factor=1.25):
         raise ValueError(f"num_tokens must be at least 0, got {num_tokens}")
     if capacity_factor is None:
         raise TypeError("capacity_factor must be a number, got None")
-    return math.ceil(top_k * num_tokens / num_experts * _capacity_factor(capacity_factor))
+    # more than all is all: no factor is too large
+    return math.ceil(min(top_k * num_tokens / num_experts * _capacity_factor(capacity_factor), 2.0**62))
 
 
 def gate_weights(dim, num_experts=8, *, rng=None):
@@ -406,7 +407,7 @@ def load_balancing_loss(probabilities, indices):
     1.0
     """
     probabilities = _coerce.array(probabilities, "probabilities")
-    indices = np.asarray(indices)
+    indices = _coerce.whole_array(indices, "indices")
     if indices.dtype.kind not in "iu":
         raise TypeError(f"indices must hold integers, got dtype {indices.dtype}")
     shapes = f"probabilities {probabilities.shape} and indices {indices.shape}"

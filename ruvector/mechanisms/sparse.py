@@ -13,7 +13,7 @@ from ruvector._registry import AttentionRecord, Parameter, add_type, get_attenti
 from ruvector.functional import attention_score, documented
 
 
-def _masked(pattern, mask, length, keys, dtype):
+def _masked(pattern, mask, length, keys):
     """The pattern as a mask, with that of the call."""
     seen = patterns.to_mask(pattern, length, keys)
     if mask is None:
@@ -49,7 +49,7 @@ def _attend(pattern, query, key, value, mask, causal, scale, dropout, training, 
     if dropout > 0 and training:
         pattern._fit(length, keys)
         call = get_attention("scaled_dot", causal=causal, scale=scale, dropout=dropout)
-        result = call(query, key, value, mask=_masked(pattern, mask, length, keys, None), training=True, rng=rng)
+        result = call(query, key, value, mask=_masked(pattern, mask, length, keys), training=True, rng=rng)
     else:
         plan = pattern._plan(length, keys, causal, mask is not None)
         scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -81,9 +81,11 @@ def _type(build):
         if query.ndim < 1 or keys.ndim < 2:
             _coerce.refuse_axes(query, keys, keys)
         length = query.shape[-2] if query.ndim > 1 else 1
-        lead = np.broadcast_shapes(query.shape[:-2], keys.shape[:-2])
+        lead = _coerce._broadcast((query.shape[:-2], keys.shape[:-2]), f"query {query.shape}, keys {keys.shape}")
         _check_heads(pattern, lead)
-        seen = _masked(pattern, mask, length, keys.shape[-2], None)
+        if mask is not None:
+            _check_mask(mask, lead, length, keys.shape[-2])
+        seen = _masked(pattern, mask, length, keys.shape[-2])
         if query.ndim == 1 and seen.ndim > 1:
             seen = seen[..., 0, :]
         return get_attention("scaled_dot", causal=causal, scale=scale)._weights(query, keys, seen)
