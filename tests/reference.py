@@ -96,7 +96,7 @@ def total(e, dtype, axis):
     A float64 oracle in float64 sums exactly: NumPy adds up to sixteen numbers in a chain, which costs one that dominates
     its row more than everything else about the oracle together.
     """
-    if np.dtype(dtype) == F64 and not LONG_IS_FAST:
+    if np.dtype(dtype) == F64 and not LONG_IS_FAST and e.size:
         return np.expand_dims(np.apply_along_axis(math.fsum, axis, e), axis)
     return e.sum(axis=axis, keepdims=True)
 

@@ -89,6 +89,8 @@ def test_every_shape_and_degree(isa, dtype_name, dtype, version, heads, width):
 def test_hubs_are_as_exact_as_other_nodes(isa, dtype_name, version, threads):
     """100,000 edges into one node, and the degrees at which a row is split; the bound does not know the degree."""
     dtype, (ours, oracle) = DTYPES[dtype_name], functions(version)
+    if dtype == np.float64 and not reference.LONG_IS_FAST:
+        pytest.skip("a float64 oracle loses more in 100,000 additions than what it is to judge")
     degrees = (100_000, 3, 16383, 16384, 16385, 32768, 32769, 0)
     edge_index = graph_of(degrees, 50, "hub")
     x, heads, width = (normal((50, 6), dtype, "hub sources"), normal((8, 6), dtype, "hub targets")), 2, 9
