@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import mpmath
 import numpy as np
@@ -825,3 +826,9 @@ def test_exp_map_of_tangents_of_any_length():
                     assert np.linalg.norm(there) > 1 - 1e-9
         tiny = 1e-200 * direction
         np.testing.assert_allclose(ruvector.log_map(np.zeros(dim), ruvector.exp_map(np.zeros(dim), tiny)), tiny, rtol=1e-12)
+
+
+def test_mixed_curvature_far_from_the_origin():
+    query, key = np.array([[1e8, 0.0]]), np.array([[1e8, 0.0], [1e8 + 1, 0.0]])
+    out = ruvector.mixed_curvature_attention(query, key, np.array([[1.0, 0.0], [0.0, 0.0]]))
+    np.testing.assert_allclose(out, [[1 / (1 + math.exp(-1)), 0]], rtol=1e-7)

@@ -922,6 +922,10 @@ def _mixed_logits(query, key, mask, causal, scale, curvature, euclidean_dim, euc
     # keys that nobody sees may be anything
     key = np.where(seen[..., None], key, 0.0)
     q, k = query[..., :part], key[..., :part]
+    if k.shape[-2]:
+        # far from the origin the expanded squares would cancel; the first key, since later ones are not seen by all
+        first = np.where(np.isfinite(k[..., :1, :]), k[..., :1, :], 0.0)
+        q, k = q - first, k - first
     with np.errstate(invalid="ignore"):
         near = np.maximum(_square(q) + np.swapaxes(_square(k), -1, -2) - 2 * (q @ np.swapaxes(k, -1, -2)), 0)
         score = -euclidean_weight * near
