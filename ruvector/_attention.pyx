@@ -185,7 +185,7 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         status = api.type_lower(type_index, params, slope_room, a)
         if status != RV_OK:
             _coerce.refuse_heads(type_index, [params[i] for i in range(api.type_at(type_index).param_count)],
-                                 a.dim, k_width, v_width)
+                                 a.dim, v_width)
             raise_for(status)
     # a type's heads are slices of the width, those of scaled_dot_product_attention an axis
     if k_width != (a.dim * a.key_heads if type_index >= 0 else a.dim):

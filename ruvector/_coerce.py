@@ -93,7 +93,18 @@ def _torch_bfloat16(x):
     return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
 
 
-def _promote(arrays, names):
+def computed_in(dtype):
+    """float32 or float64: the type of the arithmetic on arrays of a dtype."""
+    return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
+
+
+def matmul(a, b, out=None):
+    """NaN and infinity pass through without a warning, as they do in the kernels."""
+    with np.errstate(all="ignore"):
+        return np.matmul(a, b, out=out)
+
+
+def _promote(arrays):
     """One dtype for all, by NumPy's promotion; bfloat16 with float16 is float32, which holds both."""
     first = arrays[0].dtype
     if first.isnative and all(x.dtype is first for x in arrays):
@@ -127,7 +138,7 @@ def plain(x, dtype):
 def inputs(query, key, value):
     """Query, key and value in one dtype."""
     query, key, value = array(query, "query"), array(key, "key"), array(value, "value")
-    dtype = _promote((query, key, value), ("query", "key", "value"))
+    dtype = _promote((query, key, value))
     return plain(query, dtype), plain(key, dtype), plain(value, dtype)
 
 
@@ -141,7 +152,7 @@ def plural(query, keys, values):
 
 def pair(a, b, a_name="a", b_name="b"):
     a, b = array(a, a_name), array(b, b_name)
-    dtype = _promote((a, b), (a_name, b_name))
+    dtype = _promote((a, b))
     return plain(a, dtype), plain(b, dtype)
 
 
@@ -387,7 +398,7 @@ def refuse_shapes(query, key, value, heads, enable_gqa):
     raise ValueError(f"leading axes do not broadcast: {shapes}")
 
 
-def refuse_heads(index, params, q_width, k_width, v_width):
+def refuse_heads(index, params, q_width, v_width):
     """Why a type's heads do not divide these widths."""
     from ruvector import _registry
 

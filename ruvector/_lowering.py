@@ -31,7 +31,6 @@ class Call(NamedTuple):
     value: np.ndarray
     mask: np.ndarray | None
     scale: float
-    softcap: float
 
     @property
     def offset(self):
@@ -41,7 +40,7 @@ class Call(NamedTuple):
     def run(self, window, blocks=None, shared=None, out=None, shift=0):
         """Output and log-sum-exp of the pattern that the core knows; positions moved by `shift`."""
         return _attention.sparse(
-            *self[:3], self.mask, self.scale, self.softcap, window, self.offset + shift, blocks, shared, True, out
+            *self[:3], self.mask, self.scale, 0.0, window, self.offset + shift, blocks, shared, True, out
         )
 
 
@@ -225,14 +224,14 @@ def general(pattern, length, keys, most, masked):
     return (Rows(starts, indices, lists),)
 
 
-def attend(plan, call, dtype, shape, out):
-    """Runs the parts and merges them; returns output and log-sum-exp."""
+def attend(plan, call, dtype, shape):
+    """Runs the parts and merges them."""
     from ruvector.functional import merge_states
 
     if len(plan) == 1:
-        result, lse = np.empty(shape, dtype) if out is None else out, np.empty(shape[:-1])
-        plan[0].run(call, result, lse)
-        return result, lse
+        result = np.empty(shape, dtype)
+        plan[0].run(call, result, np.empty(shape[:-1]))
+        return result
     half = call.query.dtype.itemsize == 2
     if half:
         # parts in 16 bits would round once more than the result may
@@ -242,8 +241,4 @@ def attend(plan, call, dtype, shape, out):
         result, lse = np.empty(shape, call.query.dtype), np.empty(shape[:-1])
         part.run(call, result, lse)
         states.append((result, lse))
-    merged, lse = merge_states(states)
-    if out is None:
-        return merged.astype(dtype, copy=False), lse
-    out[...] = merged
-    return out, lse
+    return merge_states(states)[0].astype(dtype, copy=False)

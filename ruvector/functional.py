@@ -147,7 +147,7 @@ def merge_states(states):
             raise ValueError(f"states[{i}] has output shape {outputs[i].shape}, states[0] has {outputs[0].shape}")
     if not outputs:
         raise ValueError("states must hold at least one state, got none")
-    dtype = _coerce._promote(outputs, None)
+    dtype = _coerce._promote(outputs)
     shape = outputs[0].shape
     rows = math.prod(shape[:-1])
     out, lse = np.empty((rows, shape[-1]), dtype), np.empty(rows)

@@ -124,8 +124,7 @@ class _Band(Pattern):
     def _see(self, rows, length, keys):
         p, j = _positions(rows, length, keys)
         left, right = self._fields
-        seen = np.ones((len(rows), keys), bool) if left is None else j >= p - left
-        return seen if right is None else seen & (j <= p + right)
+        return (j >= p - left) & (j <= p + right)
 
     def _parts(self, length, keys, causal):
         left, right = self._fields
@@ -133,7 +132,7 @@ class _Band(Pattern):
 
 
 def _ahead(right, causal):
-    return right if not causal else 0 if right is None else min(right, 0)
+    return min(right, 0) if causal else right
 
 
 class _Strided(Pattern):
@@ -441,9 +440,7 @@ class _Intersection(_Pair):
         a, b = self._fields
         if isinstance(a, _Band) and isinstance(b, _Band):
             a, b = a._fields, b._fields
-            left = min((x for x in (a[0], b[0]) if x is not None), default=None)
-            right = min((x for x in (a[1], b[1]) if x is not None), default=None)
-            return (low.Band(left, _ahead(right, causal)),)
+            return (low.Band(min(a[0], b[0]), _ahead(min(a[1], b[1]), causal)),)
         if isinstance(a, _Band):
             a, b = b, a
         found = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -74,7 +75,7 @@ def dtype_of(name: str) -> np.dtype[Any]:
     return np.dtype(name)
 
 
-class Problem:
+class Problem(ABC):
     """A row's data, the same in every process."""
 
     terms: int  # of the longest sum
@@ -93,17 +94,17 @@ class Problem:
             x *= np.float32(scale)
         return x.astype(self.dtype, copy=False)
 
+    @abstractmethod
     def ours(self) -> Call:
         """The library's own call."""
-        raise NotImplementedError
 
+    @abstractmethod
     def truth(self) -> exact.Exact:
         """Exact values of the elements that `sample` takes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, out: Array) -> Array:
         """The elements of a result that are checked."""
-        raise NotImplementedError
 
     def check(self, out: Array, precision: str) -> Check:
         """Compare a result with exact values; a wrong shape or a NaN is an infinite error."""
@@ -231,9 +232,9 @@ class Linear(Problem):
 class Sparse(Attention):
     """Attention over some of the keys: `visible` gives those of a query."""
 
+    @abstractmethod
     def visible(self, row: int) -> Array:
         """The keys that a query sees, ascending."""
-        raise NotImplementedError
 
     def mask(self) -> Array:
         """What all queries see, as a matrix."""

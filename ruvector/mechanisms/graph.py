@@ -78,12 +78,6 @@ def _check_weights(w, x, name, x_name):
         raise ValueError(f"{x_name} has width {x.shape[1]}, {name} takes {w.shape[1]} (shape {w.shape})")
 
 
-def _matmul(a, b, out=None):
-    """NaN and infinity pass through without a warning, as they do in the kernels."""
-    with np.errstate(all="ignore"):
-        return np.matmul(a, b, out=out)
-
-
 class _Call:
     """What gat and gatv2 share: one dtype for everything, options checked, then the kernel."""
 
@@ -92,7 +86,7 @@ class _Call:
     def __init__(
         self, arrays, negative_slope, concat, add_self_loops, dropout, training, rng, return_attention_weights
     ):
-        self.dtype = _coerce._promote([a for a in arrays if a is not None], None)
+        self.dtype = _coerce._promote([a for a in arrays if a is not None])
         self.compute = np.dtype(np.float64) if self.dtype == np.float64 else np.dtype(np.float32)
         self.slope = number(negative_slope, "negative_slope")
         self.mean = not flag(concat, "concat")
@@ -108,7 +102,7 @@ class _Call:
     def project(self, x, w):
         """``x @ w`` for every head, side by side."""
         w = w[0] if len(w) == 1 else w.transpose(1, 0, 2).reshape(w.shape[1], -1)
-        return _matmul(self.cast(x), self.cast(w), _coerce.aligned((len(x), w.shape[1]), self.compute))
+        return _coerce.matmul(self.cast(x), self.cast(w), _coerce.aligned((len(x), w.shape[1]), self.compute))
 
     def run(self, version, heads, query, key, value, graph, a_target, a_source, edge, w_edge, bias):
         width = value.shape[1] // heads
@@ -279,8 +273,8 @@ def gat(
     if edges:
         edge_attr = _edge_rows(graph, edge_attr, w_edge, heads, width)
         _shaped(a_edge, (heads, width), "a_edge")
-        folded = _matmul(call.cast(w_edge), call.cast(a_edge)[:, :, None])[:, :, 0].T
-        terms = _with_loops(graph, _matmul(call.cast(edge_attr), folded))
+        folded = _coerce.matmul(call.cast(w_edge), call.cast(a_edge)[:, :, None])[:, :, 0].T
+        terms = _with_loops(graph, _coerce.matmul(call.cast(edge_attr), folded))
     key = call.project(x_src, w_src)
     query = key if shared else call.project(x_dst, w_dst)
     return call.run(1, heads, query, key, key, graph, a_dst, a_src, terms, None, bias)
@@ -697,7 +691,7 @@ class _Heads:
         self.lead = _coerce._broadcast([x.shape[:-2] for x in (query, key, value)], shapes)
         self.dtype, self.num_heads = query.dtype, num_heads
         q_len, kv_len = query.shape[-2], key.shape[-2]
-        compute = np.float64 if self.dtype == np.float64 else np.float32
+        compute = _coerce.computed_in(self.dtype)
         batch = math.prod(self.lead)
         arrays = (
             np.broadcast_to(x, (*self.lead, *x.shape[-2:])).reshape(batch, *x.shape[-2:]) for x in (query, key, value)

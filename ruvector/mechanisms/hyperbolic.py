@@ -226,7 +226,7 @@ def _pair(a, b, names, width=1):
     if a.shape[-1] != b.shape[-1]:
         raise ValueError(f"the last axes of {names[0]} and {names[1]} must match: {a.shape[-1]} vs {b.shape[-1]}")
     _coerce._broadcast((a.shape[:-1], b.shape[:-1]), f"{names[0]} {a.shape}, {names[1]} {b.shape}")
-    return _double(a), _double(b), _coerce._promote((a, b), names)
+    return _double(a), _double(b), _coerce._promote((a, b))
 
 
 def _square(x):

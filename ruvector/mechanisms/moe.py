@@ -12,7 +12,7 @@ import numpy as np
 
 from ruvector import _coerce, _moe
 from ruvector._moe import top_k_gating
-from ruvector._options import flag, number, one_of
+from ruvector._options import flag, number, one_of, probability
 from ruvector._primitives import log_softmax, softmax
 from ruvector._random import glorot, seed_of
 from ruvector._registry import Parameter, get_attention, register
@@ -123,13 +123,6 @@ def _weighing(order, normalize):
     return {"order": one_of(order, "order", ("softmax_topk", "topk_softmax")), "normalize": flag(normalize, "normalize")}
 
 
-def _jitter(value, name):
-    value = number(value, name)
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")
-    return value
-
-
 def expert_capacity(num_tokens, num_experts, top_k=1, capacity_factor=1.25):
     """Assignments that an expert takes at most: ``ceil(top_k * num_tokens / num_experts * capacity_factor)``.
 
@@ -233,8 +226,8 @@ def _tokens(embedding, gate, name="embedding"):
         raise ValueError(f"{name} must have shape (..., dim) with dim at least 1, got {x.shape}")
     if gate is not None and not callable(gate):
         gate = _coerce.array(gate, "gate")
-    dtype = _coerce._promote([a for a in (x, gate) if isinstance(a, np.ndarray)], None)
-    return _Tokens(x.reshape(-1, x.shape[-1]).astype(_working(dtype), copy=False), x.shape[:-1], dtype), gate
+    dtype = _coerce._promote([a for a in (x, gate) if isinstance(a, np.ndarray)])
+    return _Tokens(x.reshape(-1, x.shape[-1]).astype(_coerce.computed_in(dtype), copy=False), x.shape[:-1], dtype), gate
 
 
 def _logits(tokens, gate, num_experts, seed):
@@ -250,17 +243,7 @@ def _logits(tokens, gate, num_experts, seed):
         gate = _drawn_gate(*shape, seed)
     elif gate.shape != shape:
         raise ValueError(f"gate must have shape (dim, num_experts) = {shape}, got {gate.shape}")
-    return _matmul(rows, gate.astype(rows.dtype, copy=False))
-
-
-def _working(dtype):
-    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
-
-
-def _matmul(a, b):
-    """NaN and infinity pass silently, as in kernels."""
-    with np.errstate(all="ignore"):
-        return np.matmul(a, b)
+    return _coerce.matmul(rows, gate.astype(rows.dtype, copy=False))
 
 
 def _jittered(tokens, jitter, rng):
@@ -362,7 +345,7 @@ def moe_route(
     (array([6, 0, 0]), array([2, 3, 4, 5]))
     """
     num_experts, top_k = _experts(num_experts, top_k)
-    capacity_factor, jitter, weighing = _capacity_factor(capacity_factor), _jitter(jitter, "jitter"), _weighing(order, normalize)
+    capacity_factor, jitter, weighing = _capacity_factor(capacity_factor), probability(jitter, "jitter"), _weighing(order, normalize)
     noisy = flag(training, "training") and jitter > 0
     rng = _coerce.explicit_generator(rng, "jitter") if noisy else None
     tokens, gate = _tokens(embedding, gate)
@@ -454,7 +437,7 @@ def router_z_loss(logits):
     logits = _coerce.array(logits, "logits")
     if logits.ndim < 1 or logits.size == 0:
         raise ValueError(f"logits must have shape (..., num_experts) with at least one token, got {logits.shape}")
-    logits = logits.reshape(-1, logits.shape[-1]).astype(_working(logits.dtype), copy=False)
+    logits = logits.reshape(-1, logits.shape[-1]).astype(_coerce.computed_in(logits.dtype), copy=False)
     largest = logits.argmax(axis=1)[:, None]
     # the largest element's log-softmax is -log(sum(exp(logits - max))): no digits are lost in the difference
     with np.errstate(all="ignore"):
@@ -527,7 +510,7 @@ class MixtureOfExperts:
         self.gate = gate
         self.experts = None if experts is None else self._checked(experts)
         self.capacity_factor = _capacity_factor(capacity_factor)
-        self.jitter = _jitter(jitter, "jitter")
+        self.jitter = probability(jitter, "jitter")
         self.order, self.normalize = _weighing(order, normalize).values()
         self._seed = seed_of(rng, _moe.GATE_SEED)
 
@@ -620,12 +603,12 @@ class MixtureOfExperts:
             raise ValueError(f"x must have shape (..., {self.experts.shape[1]}), the width of the experts, got {x.shape}")
         routing = self.route(x, training=training, rng=rng)
         _, starts, order, _ = _grouped(routing)
-        dtype = _coerce._promote((x, self.experts) if stacked else (x,), None)
+        dtype = _coerce._promote((x, self.experts) if stacked else (x,))
         tokens = x.reshape(-1, x.shape[-1])
-        parts = self._apply(tokens.astype(_working(dtype) if stacked else dtype, copy=False)[order // self.top_k], starts)
+        parts = self._apply(tokens.astype(_coerce.computed_in(dtype) if stacked else dtype, copy=False)[order // self.top_k], starts)
         if not stacked:
-            dtype = _coerce._promote((x, *parts), None)
-        working = _working(dtype)
+            dtype = _coerce._promote((x, *parts))
+        working = _coerce.computed_in(dtype)
         rows = np.zeros((len(tokens) * self.top_k, parts[0].shape[-1]), working)
         rows[order] = np.concatenate(parts)
         weights = routing.weights.reshape(-1, self.top_k).astype(working, copy=False)
@@ -644,7 +627,7 @@ class MixtureOfExperts:
         for e in np.flatnonzero(np.diff(starts)).tolist() or [0]:
             rows, expert = tokens[starts[e] : starts[e + 1]], self.experts[e]
             if not callable(expert):
-                parts.append(_matmul(rows, expert.astype(rows.dtype, copy=False)))
+                parts.append(_coerce.matmul(rows, expert.astype(rows.dtype, copy=False)))
                 continue
             part = _coerce.array(expert(rows), f"experts[{e}](tokens)")
             width = parts[0].shape[1] if parts else None
@@ -730,7 +713,7 @@ def _attend(
 ):
     """The type `moe`; arrays as `ComposedAttention` hands them over. Experts attend to the rows that chose them."""
     num_experts, top_k = _experts(num_experts, top_k)
-    capacity_factor, jitter_noise = _capacity_factor(capacity_factor), _jitter(jitter_noise, "jitter_noise")
+    capacity_factor, jitter_noise = _capacity_factor(capacity_factor), probability(jitter_noise, "jitter_noise")
     training, dtype, single = flag(training, "training"), query.dtype, query.ndim == 1
     if training and (jitter_noise or dropout):
         # one stream for the jitter and for the dropout of every expert
@@ -738,12 +721,12 @@ def _attend(
     if single:
         query = query[None]
     lead = _check_shapes(query, key, value, num_experts, gate, w_q, w_k, w_v, w_o)
-    (q_len, width), kv_len, working = query.shape[-2:], key.shape[-2], _working(dtype)
+    (q_len, width), kv_len, working = query.shape[-2:], key.shape[-2], _coerce.computed_in(dtype)
     mask = _broadcast_mask(mask, lead, q_len, kv_len)
 
     query, key, value = (x.astype(working, copy=False) for x in (query, key, value))
     w_q, w_k, w_v, w_o = (None if w is None else w.astype(working, copy=False) for w in (w_q, w_k, w_v, w_o))
-    key, value = (x if w is None else _matmul(x, w) for x, w in ((key, w_k), (value, w_v)))
+    key, value = (x if w is None else _coerce.matmul(x, w) for x, w in ((key, w_k), (value, w_v)))
     key, value = (np.broadcast_to(x, (*lead, *x.shape[-2:])) for x in (key, value))
     query = np.broadcast_to(query, (*lead, q_len, width)).reshape(-1, width)
     tokens = _Tokens(query, (len(query),), working)
@@ -764,11 +747,11 @@ def _attend(
             if not len(assigned):
                 continue
             rows = assigned // top_k
-            part = query[rows, columns] if w_q is None else _matmul(query[rows], w_q[e])
+            part = query[rows, columns] if w_q is None else _coerce.matmul(query[rows], w_q[e])
             seen = _rows_of_mask(None if mask is None else mask[batch], rows - b * q_len, causal, q_len, kv_len)
             part = attend(part, key[batch][:, columns], value[batch], mask=seen, training=training, rng=rng)
             if w_o is not None:
-                part = _matmul(part, w_o[e])
+                part = _coerce.matmul(part, w_o[e])
             with np.errstate(all="ignore"):
                 out[rows] += weights[assigned, None] * part
     out = out.astype(dtype, copy=False)

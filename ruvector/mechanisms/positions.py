@@ -84,7 +84,7 @@ def rope(x, positions=None, *, base=10000.0, interleaved=False, rotary_dim=None,
     dim, places = _rotary_dim(rotary_dim, x.shape[-1]), _positions(positions, x.shape[:-1])
     length = float(places.max()) + 1 if places.size else 0
     radians, factor = _frequencies(dim, base, scaling, length)
-    work = _working(x.dtype)
+    work = _coerce.computed_in(x.dtype)
     cos, sin = _rotary.tables(places, radians, work, factor)
     result = _rotary.rotate(_coerce.plain(x, work), cos, sin, interleaved)
     with np.errstate(over="ignore"):
@@ -132,11 +132,6 @@ def _frequencies(dim, base, scaling, length):
     return _rotary.frequencies(dim, base, scaling, length)
 
 
-def _working(dtype):
-    """What a dtype is computed in: float32 or float64."""
-    return np.dtype(np.float32 if dtype.itemsize <= 4 else np.float64)
-
-
 # What the types share ------------------------------------------------------------------------------------------------
 
 
@@ -162,7 +157,7 @@ class _Call:
         self.lead = _coerce._broadcast((query.shape[:-2], key.shape[:-2], value.shape[:-2]), shapes)
         self.q_len, self.kv_len = query.shape[-2], key.shape[-2]
         self.mask = self._mask(mask, num_heads)
-        work = _working(query.dtype)
+        work = _coerce.computed_in(query.dtype)
         with np.errstate(over="ignore"):
             self.query, self.key, self.value = (x.astype(work, copy=False) for x in (query, key, value))
         self.num_heads, self.num_kv_heads, self.causal = num_heads, num_kv_heads, causal

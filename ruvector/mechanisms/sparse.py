@@ -53,8 +53,8 @@ def _attend(pattern, query, key, value, mask, causal, scale, dropout, training, 
     else:
         plan = pattern._plan(length, keys, causal, mask is not None)
         scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        call = low.Call(query, key, value, mask, scale, 0.0)
-        result, _ = low.attend(plan, call, query.dtype, (*lead, length, value.shape[-1]), None)
+        call = low.Call(query, key, value, mask, scale)
+        result = low.attend(plan, call, query.dtype, (*lead, length, value.shape[-1]))
     return result[..., 0, :] if single else result
 
 

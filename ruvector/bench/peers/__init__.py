@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +47,7 @@ NAMES = (
 )
 
 
-class Peer:
+class Peer(ABC):
     """A library: a method for each kind of row that it can do, which returns calls by label."""
 
     threads: int
@@ -56,9 +57,9 @@ class Peer:
         self.threads = threads
 
     @property
+    @abstractmethod
     def version(self) -> str:
         """The library's version."""
-        raise NotImplementedError
 
     def attention(self, problem: Attention) -> dict[str, Call]:
         """softmax(q . k / sqrt(d)) v."""
