@@ -68,8 +68,6 @@ typedef struct run {
     int volatile stop;
 } run;
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 
 /* Divisors here are mostly 1, and a 64-bit division costs as much as a row of keys. */
 static int64_t div64(int64_t a, int64_t b) { return b == 1 ? a : a / b; }

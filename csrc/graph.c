@@ -24,7 +24,6 @@
 
 #define RV_STACK_SCRATCH 16384
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Asked between pieces of a task: another thread's interrupt, or, on the calling thread every RV_POLL_MS, the caller's. */
 typedef struct watch {

@@ -2,6 +2,7 @@
  * points and name what they cannot settle: points next to the sphere, pairs whose differences cancel. Those few are computed
  * again here, in pairs of doubles. */
 #include "batch.h"
+#include "double_pair.h"
 #include "kernels.h"
 #include "scalar_math.h"
 #include "sizes.h"
@@ -22,68 +23,6 @@ enum {
 
 /* A thread should have this much work by the models below; waking one costs about 5 us. */
 #define THREAD_NS 40000.0
-
-/* ---- pairs of doubles: Dekker 1971, Knuth ------------------------------------------------------------------- */
-
-static const rv_pair ONE = {1, 0};
-
-static rv_pair pair(double head, double tail)
-{
-    rv_pair x = {head, tail};
-    return x;
-}
-
-static rv_pair fast_sum(double a, double b)
-{
-    double s = a + b;
-    return pair(s, b - (s - a));
-}
-
-static rv_pair sum(double a, double b)
-{
-    double s = a + b, t = s - a;
-    return pair(s, (a - (s - t)) + (b - t));
-}
-
-static rv_pair product(double a, double b)
-{
-    double p = a * b, ac = a * 134217729.0, bc = b * 134217729.0;
-    double ah = ac - (ac - a), bh = bc - (bc - b), al = a - ah, bl = b - bh;
-    return pair(p, ((ah * bh - p) + ah * bl + al * bh) + al * bl);
-}
-
-static rv_pair add(rv_pair a, rv_pair b)
-{
-    rv_pair s = sum(a.head, b.head), t = sum(a.tail, b.tail);
-    s = fast_sum(s.head, s.tail + t.head);
-    return fast_sum(s.head, s.tail + t.tail);
-}
-
-static rv_pair minus(rv_pair a) { return pair(-a.head, -a.tail); }
-
-static rv_pair mul(rv_pair a, rv_pair b)
-{
-    rv_pair p = product(a.head, b.head);
-    return fast_sum(p.head, p.tail + (a.head * b.tail + a.tail * b.head));
-}
-
-/* times a power of two */
-static rv_pair scaled(rv_pair a, double s) { return pair(a.head * s, a.tail * s); }
-
-static rv_pair quotient(rv_pair a, rv_pair b)
-{
-    double q = a.head / b.head;
-    rv_pair rest = add(a, minus(mul(pair(q, 0), b)));
-    return fast_sum(q, rest.head / b.head);
-}
-
-/* a > 0 */
-static rv_pair root(rv_pair a)
-{
-    double s = rv_sqrt(a.head);
-    rv_pair rest = add(a, minus(product(s, s)));
-    return fast_sum(s, rest.head / (2 * s));
-}
 
 /* ---- spaces and points -------------------------------------------------------------------------------------- */
 
@@ -361,7 +300,6 @@ typedef struct run {
     atomic_int fault;
 } run;
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t blocks(int64_t n) { return (n + BLOCK - 1) / BLOCK; }
 
 static room room_at(const run *r, int worker)
@@ -538,8 +476,6 @@ static void find_fault(const run *r, rv_fault *fault)
         }
     }
 }
-
-static int multiple(int64_t stride, int64_t item) { return (stride & (item - 1)) == 0; }
 
 static rv_status check(const rv_hyp_args *a)
 {

@@ -35,7 +35,6 @@ typedef struct run {
     atomic_int stop;
 } run;
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 /* ---- random features ------------------------------------------------------------------------------------------- */
@@ -132,8 +131,6 @@ static rv_status sizes_of(rv_linear *l, rv_feature_map map, int64_t features, in
         return RV_ERR_SHAPE;
     return RV_OK;
 }
-
-static int multiple(int64_t stride, int64_t item) { return (stride & (item - 1)) == 0; }
 
 static rv_status check(const rv_attn_args *a, int64_t *batch)
 {
