@@ -1,8 +1,7 @@
 /* Attention calls: argument checks, the choice between the tiled and the few-query kernel, tasks, scratch. Which kernel runs
  * and where blocks and splits fall depends on lengths, sizes, dtype, ISA and options alone, never on batch, heads or threads:
  * so a row's bits do not depend on its neighbours. */
-#include "batch.h"
-#include "kernels.h"
+#include "attn_run.h"
 #include "scalar_math.h"
 #include "sizes.h"
 #include "target.h"
@@ -28,50 +27,8 @@
 #define RV_CACHE_BYTES (32 << 20)       /* where the system does not tell */
 #define RV_AHEAD_BYTES 8192
 
-/* Gathered keys: so many are copied side by side at once; a run of so many neighbours is read where it lies instead. Rows go to
- * tasks in groups of about RV_GATHER_ROWS rows. */
-#define RV_GATHER_KEYS 256
-#define RV_GATHER_RUN 64
-#define RV_GATHER_ROWS 16
-
 /* Calls that need no more scratch than this use the stack. */
 #define RV_STACK_SCRATCH 16384
-
-typedef struct segment {
-    int64_t query_row, key_row, q_len, kv_len;
-    int few;                    /* which kernel */
-    int64_t tiles;              /* per head (tiled), or row sets per shared head (few, gathered) */
-    int64_t splits, split_keys, first_key, last_key;    /* few: the range some row sees */
-    int64_t task;               /* number of its first task */
-    int64_t row;                /* rows (batch, head, query) before it, for lse and dropout draws */
-} segment;
-
-typedef struct run {
-    const rv_attn_args *a;
-    const rv_kernels *k;
-    rv_attn_options options;
-    segment *segments, single;
-    int64_t segment_count, batch, tasks;
-    int64_t tile_q;
-    int64_t share, sets_heads;  /* heads in a row that share keys and values; of those, how many one few-state takes */
-    int tile_block, few_block;
-    int gathers;                /* the one segment's rows gather their keys */
-    int64_t block_q, block_tiles;   /* sparse: queries of a block, and its tiles; else 0 and all tiles */
-    int64_t range_room;         /* sparse: most ranges of a tile */
-    int widens;                 /* tiled: keys and values are converted to the type of the arithmetic, query and out too */
-    int split_tasks;            /* few: splits of the single segment are tasks of their own */
-    rv_dtype kv;                /* how key and value are stored */
-    size_t item, kv_item, tile_bytes, scratch_bytes, state_bytes;
-    char *scratch, *states;
-    double task_ns;
-    int64_t last_poll;
-    int volatile stop;
-} run;
-
-
-/* Divisors here are mostly 1, and a 64-bit division costs as much as a row of keys. */
-static int64_t div64(int64_t a, int64_t b) { return b == 1 ? a : a / b; }
-static int64_t mod64(int64_t a, int64_t b) { return b == 1 ? 0 : a % b; }
 
 /* Strides are multiples of the element's size, a power of two. */
 static int array_fits(const rv_array *x, size_t item, int batch_axes)
@@ -80,45 +37,6 @@ static int array_fits(const rv_array *x, size_t item, int batch_axes)
     for (int i = 0; i < batch_axes; i++)
         low |= x->batch_stride[i];
     return (low & ((int64_t)item - 1)) == 0;
-}
-
-static int64_t blocks_of(int64_t length, int64_t block) { return length / block + (length % block != 0); }
-
-static rv_status check_sparse(const rv_attn_args *a)
-{
-    const rv_sparse *s = a->sparse;
-    if (a->storage || a->weights || a->sequences || s->shared_count < 0)
-        return RV_ERR_PARAM;
-    for (int64_t i = 0, last = 0; i < s->shared_count; i++) {
-        int64_t first = s->shared[2 * i];
-        if (first < last || s->shared[2 * i + 1] <= first || s->shared[2 * i + 1] > a->kv_len)
-            return RV_ERR_INDEX;
-        last = s->shared[2 * i + 1];
-    }
-    if (!s->starts)
-        return RV_OK;
-    if (s->block_q < 1 || s->block_k < 1 || s->block_q > RV_FAR / 4 || s->block_k > RV_FAR / 4 || (s->lists != 1 && s->lists != a->heads))
-        return RV_ERR_PARAM;
-    if (s->gather && (s->block_q != 1 || s->block_k != 1 || s->shared_count || a->slopes || a->dropout > 0 || a->left < RV_FAR || a->right < RV_FAR))
-        return RV_ERR_PARAM;
-    int64_t count, keys = blocks_of(a->kv_len, s->block_k);
-    if (rv_mul(s->lists, blocks_of(a->q_len, s->block_q), &count))
-        return RV_ERR_SHAPE;
-    if (s->starts[0] != 0)
-        return RV_ERR_PARAM;
-    for (int64_t i = 0; i < count; i++) {
-        if (s->starts[i + 1] < s->starts[i])
-            return RV_ERR_PARAM;
-        int64_t last = -1;
-        int wrong = 0;
-        for (int64_t j = s->starts[i]; j < s->starts[i + 1]; j++) {
-            wrong |= s->blocks[j] <= last;
-            last = s->blocks[j];
-        }
-        if (wrong || last >= keys)
-            return RV_ERR_INDEX;
-    }
-    return RV_OK;
 }
 
 static rv_status check(const rv_attn_args *a, int64_t *batch)
@@ -161,7 +79,7 @@ static rv_status check(const rv_attn_args *a, int64_t *batch)
     if (rv_mul(*batch, a->heads, &rows) || rv_mul(rows, max64(a->q_len, 1), &rows))
         return RV_ERR_SHAPE;
     if (a->sparse) {
-        rv_status status = check_sparse(a);
+        rv_status status = rv_sparse_check(a);
         if (status != RV_OK)
             return status;
     }
@@ -189,7 +107,7 @@ static int64_t gcd(int64_t a, int64_t b)
 }
 
 /* Tasks of one segment and the kernel they use. */
-static int64_t plan(const run *r, segment *s)
+static int64_t plan(const rv_run *r, rv_segment *s)
 {
     const rv_attn_args *a = r->a;
     int64_t offset = a->sequences ? s->kv_len - s->q_len + a->offset : a->offset;
@@ -204,7 +122,7 @@ static int64_t plan(const run *r, segment *s)
         return s->tiles * r->batch * div64(a->heads, r->sets_heads);
     }
     if (!s->few) {
-        s->tiles = r->block_q ? blocks_of(s->q_len, r->block_q) * r->block_tiles : (s->q_len + r->tile_q - 1) / r->tile_q;
+        s->tiles = r->block_q ? rv_blocks_of(s->q_len, r->block_q) * r->block_tiles : (s->q_len + r->tile_q - 1) / r->tile_q;
         return s->tiles * r->batch * a->heads;
     }
     if (a->weights) {
@@ -220,25 +138,25 @@ static int64_t plan(const run *r, segment *s)
 }
 
 /* Bytes of keys and values that the row sets of a segment read. */
-static double few_bytes(const run *r, const segment *s)
+static double few_bytes(const rv_run *r, const rv_segment *s)
 {
     double heads = (double)r->batch * (double)div64(r->a->heads, r->share);
     return heads * (double)(s->last_key - s->first_key) * (double)(r->a->dim + r->a->v_dim) * (double)r->kv_item;
 }
 
 /* Time of the whole call on one thread, for the choice of threads only: arithmetic at 80 flop/ns, keys and values at 40 B/ns. */
-static double work_ns(const run *r)
+static double work_ns(const rv_run *r)
 {
     const rv_attn_args *a = r->a;
     double flops = 0, bytes = 0, heads = (double)r->batch * (double)a->heads;
     for (int64_t i = 0; i < r->segment_count; i++) {
-        const segment *s = r->segments + i;
+        const rv_segment *s = r->segments + i;
         double seen = (double)(s->last_key - s->first_key);
         double window = (double)r->options.left + (double)r->options.right + 1;
         if (a->sparse && a->sparse->starts) {
             const rv_sparse *p = a->sparse;
-            double q_blocks = (double)p->lists * (double)blocks_of(s->q_len, p->block_q);
-            seen = (double)p->starts[p->lists * blocks_of(s->q_len, p->block_q)] * (double)p->block_k / q_blocks;
+            double q_blocks = (double)p->lists * (double)rv_blocks_of(s->q_len, p->block_q);
+            seen = (double)p->starts[p->lists * rv_blocks_of(s->q_len, p->block_q)] * (double)p->block_k / q_blocks;
         }
         else if (s->q_len > 1 && window < seen)
             seen = window;
@@ -252,7 +170,7 @@ static double work_ns(const run *r)
     return compute > memory ? compute : memory;
 }
 
-static const segment *segment_of(const run *r, int64_t task)
+static const rv_segment *segment_of(const rv_run *r, int64_t task)
 {
     int64_t low = 0, high = r->segment_count;
     while (high - low > 1) {
@@ -266,8 +184,7 @@ static const segment *segment_of(const run *r, int64_t task)
     return r->segments + low;
 }
 
-/* Asked between pieces of a task: another thread's interrupt, or, on the calling thread every RV_POLL_MS, the caller's. */
-static int stopping(run *r, int worker)
+int rv_run_stopping(rv_run *r, int worker)
 {
     if (r->stop)
         return 1;
@@ -287,140 +204,12 @@ static double slope_of(const rv_attn_args *a, int64_t batch, int64_t head)
     return a->slopes ? a->slopes[rv_batch_offset(a, a->slopes_batch_stride, batch) + head * a->slopes_head_stride] : 0;
 }
 
-static int64_t position_of(const run *r, const segment *s)
+static int64_t position_of(const rv_run *r, const rv_segment *s)
 {
     return r->a->sequences ? s->kv_len - s->q_len + r->a->offset : r->a->offset;
 }
 
-/* Rows before (batch, head) of the segment, in C order of (batch..., heads, q_len); varlen: of (q_len, heads). */
-static int64_t row_index(const run *r, const segment *s, int64_t batch, int64_t head, int64_t query)
-{
-    const rv_attn_args *a = r->a;
-    if (a->sequences)
-        return (s->query_row + query) * a->heads + head;
-    return (batch * a->heads + head) * a->q_len + query;
-}
-
-/* Rows of scales of (batch, head). */
-static const float *scales_of(const rv_attn_args *a, const rv_array *scales, int64_t batch, int64_t head)
-{
-    return (const float *)((const char *)scales->data + rv_batch_offset(a, scales->batch_stride, batch) + head * scales->head_stride);
-}
-
-/* Bytes behind the kernel's scratch for the rows that `widens` converts: keys and values of a piece, query and out of a tile. */
-static size_t wide_bytes(const run *r)
-{
-    return (size_t)(RV_CARRY_KEYS + r->tile_q) * (size_t)(r->a->dim + r->a->v_dim) * sizeof(float);
-}
-
-static void widen_rows(const run *r, rv_dtype from, const char *src, int64_t stride, int64_t rows, int64_t columns, float *dst)
-{
-    for (int64_t i = 0; i < rows; i++)
-        if (from == RV_F32)
-            memcpy(dst + i * columns, src + i * stride, (size_t)columns * sizeof(float));
-        else
-            r->k->widen(from, src + i * stride, dst + i * columns, columns);
-}
-
-static void scale_rows(float *x, const float *scales, int64_t rows, int64_t columns)
-{
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t c = 0; c < columns; c++)
-            x[i * columns + c] *= scales[i];
-}
-
-/* tile_task where keys and values are stored in another type: the tile of float32 rows, a piece of keys at a time, each piece
- * as if it began at key 0. */
-static void wide_tile(run *r, rv_tile *t, int worker, int64_t batch, int64_t head, int64_t first, int64_t last)
-{
-    const rv_attn_args *a = r->a;
-    const rv_kv_storage *kv = a->storage;
-    int64_t dim = a->dim, v_dim = a->v_dim, piece = RV_CARRY_KEYS / t->options->block_keys * t->options->block_keys;
-    float *keys = (float *)(t->scratch + r->tile_bytes), *values = keys + RV_CARRY_KEYS * dim;
-    float *query = values + RV_CARRY_KEYS * v_dim, *out = query + r->tile_q * dim;
-    char *to = t->out;
-    const float *key_scale = NULL, *value_scale = NULL;
-    if (r->kv == RV_I8) {
-        key_scale = scales_of(a, &kv->key_scale, batch, div64(head, div64(a->heads, a->key_heads)));
-        value_scale = scales_of(a, &kv->value_scale, batch, div64(head, div64(a->heads, a->value_heads)));
-    }
-    widen_rows(r, a->dtype, t->query, a->query.row_stride, t->rows, dim, query);
-    rv_tile one = *t;
-    one.query = (const char *)query;
-    one.out = (char *)out;
-    one.query_stride = one.key_stride = dim;
-    one.value_stride = one.out_stride = v_dim;
-    r->k->tile_begin(&one);
-    for (; first < last; first += piece) {
-        int64_t n = min64(piece, last - first);
-        if (stopping(r, worker))
-            return;
-        widen_rows(r, r->kv, t->key + first * a->key.row_stride, a->key.row_stride, n, dim, keys);
-        widen_rows(r, r->kv, t->value + first * a->value.row_stride, a->value.row_stride, n, v_dim, values);
-        if (r->kv == RV_I8) {
-            scale_rows(keys, key_scale + first, n, dim);
-            scale_rows(values, value_scale + first, n, v_dim);
-        }
-        one.key = (const char *)keys;
-        one.value = (const char *)values;
-        one.mask = t->mask ? t->mask + first * a->mask_col_stride : NULL;
-        one.position = t->position - first;
-        r->k->tile_keys(&one, 0, n);
-    }
-    one.mask = t->mask;
-    one.position = t->position;
-    r->k->tile_finish(&one);
-    for (int64_t i = 0; i < t->rows; i++)
-        if (a->dtype == RV_F32)
-            memcpy(to + i * a->out.row_stride, out + i * v_dim, (size_t)v_dim * sizeof(float));
-        else
-            r->k->narrow(a->dtype, out + i * v_dim, to + i * a->out.row_stride, v_dim);
-}
-
-/* Adds [first, last) behind the other ranges, or to the last of them. */
-static int64_t add_range(rv_range *to, int64_t count, int64_t first, int64_t last, int near)
-{
-    if (first >= last)
-        return count;
-    if (count && to[count - 1].last == first && to[count - 1].near == near) {
-        to[count - 1].last = last;
-        return count;
-    }
-    to[count].first = first;
-    to[count].last = last;
-    to[count].near = near;
-    return count + 1;
-}
-
-/* What the rows of a tile see, in ascending order: its lists' blocks, or all, inside [first, last), which the window reaches; and
- * the shared ranges. Neighbours are joined, so that score blocks are full. */
-static int64_t tile_ranges(const run *r, const segment *s, int64_t head, int64_t block, int64_t position, int64_t rows,
-                           int64_t first, int64_t last, rv_range *to)
-{
-    const rv_sparse *p = r->a->sparse;
-    int64_t count = 0, shared = 0, at = 0, end = 1, most = min64(s->kv_len, max64(position + rows + min64(p->shared_right, RV_FAR), 0));
-    if (p->starts) {
-        const int64_t *list = p->starts + (p->lists == 1 ? 0 : head) * blocks_of(s->q_len, p->block_q) + block;
-        at = list[0];
-        end = list[1];
-    }
-    for (; at < end; at++) {
-        int64_t from = p->starts ? max64(p->blocks[at] * p->block_k, first) : first;
-        int64_t to_key = p->starts ? min64((p->blocks[at] + (int64_t)1) * p->block_k, last) : last;
-        for (; shared < p->shared_count && p->shared[2 * shared] < to_key; shared++) {
-            int64_t low = p->shared[2 * shared], high = p->shared[2 * shared + 1];
-            count = add_range(to, count, from, low, 1);
-            count = add_range(to, count, low, min64(high, most), 0);
-            from = max64(from, high);
-        }
-        count = add_range(to, count, from, to_key, 1);
-    }
-    for (; shared < p->shared_count; shared++)
-        count = add_range(to, count, p->shared[2 * shared], min64(p->shared[2 * shared + 1], most), 0);
-    return count;
-}
-
-static void tile_task(run *r, const segment *s, int worker, int64_t task)
+static void tile_task(rv_run *r, const rv_segment *s, int worker, int64_t task)
 {
     const rv_attn_args *a = r->a;
     rv_attn_options options = r->options;
@@ -452,7 +241,7 @@ static void tile_task(run *r, const segment *s, int worker, int64_t task)
     if (a->mask_kind)
         t.mask = (const char *)a->mask.data + rv_batch_offset(a, a->mask.batch_stride, batch) + head * a->mask.head_stride
                  + row * a->mask.row_stride;
-    t.draw_row = row_index(r, s, batch, head, row);
+    t.draw_row = rv_run_row(r, s, batch, head, row);
     t.draw_step = a->sequences ? a->heads : 1;
     if (a->lse) {
         t.lse = a->lse + t.draw_row;
@@ -466,7 +255,7 @@ static void tile_task(run *r, const segment *s, int worker, int64_t task)
     int64_t first = min64(max64(t.position - options.left, 0), s->kv_len);
     int64_t last = max64(min64(t.position + t.rows + options.right, s->kv_len), first);
     if (r->widens) {
-        wide_tile(r, &t, worker, batch, head, first, last);
+        rv_wide_tile(r, &t, worker, batch, head, first, last);
         return;
     }
     /* about 1 ms a piece, a multiple of the block */
@@ -475,7 +264,7 @@ static void tile_task(run *r, const segment *s, int worker, int64_t task)
     int64_t count = 1;
     if (a->sparse) {
         ranges = (rv_range *)(t.scratch + r->tile_bytes);
-        count = tile_ranges(r, s, head, r->block_q ? number / r->block_tiles : 0, t.position, t.rows, first, last, ranges);
+        count = rv_sparse_ranges(r, s, head, r->block_q ? number / r->block_tiles : 0, t.position, t.rows, first, last, ranges);
         t.ranges = ranges;
         t.range_count = count;
         t.shared_right = min64(a->sparse->shared_right, RV_FAR);
@@ -485,7 +274,7 @@ static void tile_task(run *r, const segment *s, int worker, int64_t task)
         options.left = ranges[i].near ? r->options.left : RV_FAR;
         options.right = ranges[i].near ? r->options.right : t.shared_right;
         for (first = ranges[i].first, last = ranges[i].last; first < last; first += piece) {
-            if (last - first > piece && stopping(r, worker))
+            if (last - first > piece && rv_run_stopping(r, worker))
                 return;
             r->k->tile_keys(&t, first, min64(first + piece, last));
         }
@@ -496,7 +285,7 @@ static void tile_task(run *r, const segment *s, int worker, int64_t task)
 }
 
 /* The few-query state of a row set of (batch, shared head): its rows, without ranges. */
-static void few_fill(const run *r, const segment *s, rv_few *f, const rv_attn_options *options, int64_t unit)
+static void few_fill(const rv_run *r, const rv_segment *s, rv_few *f, const rv_attn_options *options, int64_t unit)
 {
     const rv_attn_args *a = r->a;
     int64_t per = max64(1, min64(r->share, div64(RV_FEW_ROWS, s->q_len)));
@@ -511,8 +300,8 @@ static void few_fill(const run *r, const segment *s, rv_few *f, const rv_attn_op
     f->key_stride = a->key.row_stride;
     f->value_stride = a->value.row_stride;
     if (r->kv == RV_I8) {
-        f->key_scale = scales_of(a, &a->storage->key_scale, batch, div64(head, div64(a->heads, a->key_heads)));
-        f->value_scale = scales_of(a, &a->storage->value_scale, batch, div64(head, div64(a->heads, a->value_heads)));
+        f->key_scale = rv_scales_of(a, &a->storage->key_scale, batch, div64(head, div64(a->heads, a->key_heads)));
+        f->value_scale = rv_scales_of(a, &a->storage->value_scale, batch, div64(head, div64(a->heads, a->value_heads)));
     }
     f->rows = 0;
     const char *query = (const char *)a->query.data + rv_batch_offset(a, a->query.batch_stride, batch);
@@ -525,7 +314,7 @@ static void few_fill(const run *r, const segment *s, rv_few *f, const rv_attn_op
             row->query = query + h * a->query.head_stride + (s->query_row + i) * a->query.row_stride;
             row->out = out + h * a->out.head_stride + (s->query_row + i) * a->out.row_stride;
             row->mask = mask ? mask + h * a->mask.head_stride + i * a->mask.row_stride : NULL;
-            row->draw_row = row_index(r, s, batch, h, i);
+            row->draw_row = rv_run_row(r, s, batch, h, i);
             row->lse = a->lse ? a->lse + row->draw_row : NULL;
             row->position = position_of(r, s) + i;
             row->slope = slope;
@@ -533,136 +322,8 @@ static void few_fill(const run *r, const segment *s, rv_few *f, const rv_attn_op
     }
 }
 
-/* Copies rows of `bytes` bytes side by side. */
-static void gather_rows(const char *from, int64_t stride, const int32_t *indices, int64_t count, int64_t bytes, char *to)
-{
-    for (int64_t i = 0; i < count; i++, to += bytes)
-        memcpy(to, from + indices[i] * stride, (size_t)bytes);
-}
-
-static size_t gather_bytes(const run *r)
-{
-    size_t widths = (size_t)(r->a->dim + r->a->v_dim) * r->item;
-    return RV_GATHER_KEYS * (widths + (r->a->mask_kind == RV_MASK_FLOAT ? sizeof(double) : 1)) + 3 * 64;
-}
-
-/* How many keys from `at` on are neighbours; indices ascend. */
-static int64_t run_length(const int32_t *at, int64_t most)
-{
-    int64_t low = 1, high = most;
-    while (low < high) {
-        int64_t middle = (low + high + 1) / 2;
-        if (at[middle - 1] - at[0] == middle - 1)
-            low = middle;
-        else
-            high = middle - 1;
-    }
-    return low;
-}
-
-/* One row of one or several heads that share keys and values: pieces of its keys, each a state, merged in their order. */
-static void gather_row(run *r, rv_few *f, rv_attn_options *o, const int32_t *indices, int64_t count, char *work)
-{
-    const rv_attn_args *a = r->a;
-    const char *key = f->key, *value = f->value, *mask = f->row[0].mask;
-    int64_t key_bytes = a->dim * (int64_t)r->item, value_bytes = a->v_dim * (int64_t)r->item;
-    size_t mask_item = a->mask_kind == RV_MASK_FLOAT ? a->dtype == RV_F64 ? sizeof(double) : sizeof(float) : 1;
-    char *keys = work, *values = keys + (RV_GATHER_KEYS * key_bytes + 63) / 64 * 64;
-    char *masks = values + (RV_GATHER_KEYS * value_bytes + 63) / 64 * 64;
-    rv_few later;
-    int64_t at = 0, n;
-    do {
-        rv_few *to = f;
-        n = count - at < RV_GATHER_RUN ? 0 : run_length(indices + at, count - at);
-        int lies = n >= RV_GATHER_RUN;
-        if (!lies)
-            for (n = min64(n, RV_GATHER_KEYS); n < min64(count - at, RV_GATHER_KEYS); n++)
-                if (count - at - n >= RV_GATHER_RUN && indices[at + n + RV_GATHER_RUN - 1] - indices[at + n] == RV_GATHER_RUN - 1)
-                    break;
-        if (at > 0) {
-            memcpy(&later, f, sizeof later);
-            later.state = f->state + r->state_bytes;
-            to = &later;
-        }
-        to->key_stride = a->key.row_stride;
-        to->value_stride = a->value.row_stride;
-        o->mask_col_bytes = a->mask_col_stride;
-        int64_t first = lies ? indices[at] : 0;
-        if (lies) {
-            to->key = key;
-            to->value = value;
-            to->row[0].mask = mask;
-        } else {
-            gather_rows(key, a->key.row_stride, indices + at, n, key_bytes, keys);
-            gather_rows(value, a->value.row_stride, indices + at, n, value_bytes, values);
-            to->key = keys;
-            to->value = values;
-            to->key_stride = key_bytes;
-            to->value_stride = value_bytes;
-            if (mask && a->mask_col_stride) {
-                gather_rows(mask, a->mask_col_stride, indices + at, n, (int64_t)mask_item, masks);
-                to->row[0].mask = masks;
-                o->mask_col_bytes = (int64_t)mask_item;
-            }
-        }
-        r->k->few_keys(to, first, first + n);
-        if (at > 0)
-            r->k->few_merge(f, to);
-        at += n;
-    } while (at < count);
-    /* whether a row whose weights are all 0 saw any key, in terms of few_finish: one key in its window, or none */
-    int sees = count > 0 && !a->mask_kind;
-    for (int64_t i = 0; i < count && !sees; i++) {
-        const char *p = mask + indices[i] * a->mask_col_stride;
-        sees = a->mask_kind == RV_MASK_BOOL ? *p != 0
-               : a->dtype == RV_F64 ? *(const double *)p != -INFINITY : *(const float *)p != -INFINITY;
-    }
-    rv_attn_options end = *o;
-    end.mask_kind = RV_MASK_NONE;
-    end.kv_len = sees;
-    f->options = &end;
-    r->k->few_finish(f);
-    f->options = o;
-}
-
-/* RV_GATHER_ROWS rows of the heads that share keys, values and lists. */
-static void gather_task(run *r, const segment *s, int worker, int64_t task)
-{
-    const rv_attn_args *a = r->a;
-    const rv_sparse *p = a->sparse;
-    rv_attn_options options = r->options;
-    options.block_keys = r->few_block;
-    int64_t group = task % s->tiles, sets = div64(a->heads, r->sets_heads), set = mod64(task / s->tiles, sets);
-    int64_t batch = div64(task / s->tiles, sets), head = set * r->sets_heads;
-    rv_few f;
-    memset(&f, 0, sizeof f);
-    f.options = &options;
-    f.rows = (int)r->sets_heads;
-    f.state = r->scratch + (size_t)worker * r->scratch_bytes;
-    f.scratch = f.state + 2 * r->state_bytes;
-    char *work = f.state + r->tile_bytes;
-    const char *key = rv_batch_row(a, &a->key, a->key_heads, batch, head, 0);
-    const char *value = rv_batch_row(a, &a->value, a->value_heads, batch, head, 0);
-    for (int64_t i = group * RV_GATHER_ROWS; i < min64((group + 1) * RV_GATHER_ROWS, s->q_len); i++) {
-        if (stopping(r, worker))
-            return;
-        for (int h = 0; h < f.rows; h++) {
-            rv_few_row *row = f.row + h;
-            row->query = rv_batch_row(a, &a->query, a->heads, batch, head + h, i);
-            row->out = rv_batch_row(a, &a->out, a->heads, batch, head + h, i);
-            row->mask = a->mask_kind ? rv_batch_row(a, &a->mask, a->heads, batch, head + h, i) : NULL;
-            row->draw_row = row_index(r, s, batch, head + h, i);
-            row->lse = a->lse ? a->lse + row->draw_row : NULL;
-        }
-        f.key = key;
-        f.value = value;
-        const int64_t *list = p->starts + (p->lists == 1 ? 0 : head * s->q_len) + i;
-        gather_row(r, &f, &options, p->blocks + list[0], list[1] - list[0], work);
-    }
-}
-
 /* The weights of one query. */
-static void weights_task(run *r, const segment *s, int worker, int64_t task)
+static void weights_task(rv_run *r, const rv_segment *s, int worker, int64_t task)
 {
     const rv_attn_args *a = r->a;
     int64_t query = task % s->q_len, head = task / s->q_len % a->heads, batch = task / s->q_len / a->heads;
@@ -690,7 +351,7 @@ static void weights_task(run *r, const segment *s, int worker, int64_t task)
 }
 
 /* One row set over all its splits, merged in order as they are done. */
-static void few_task(run *r, const segment *s, int worker, int64_t unit)
+static void few_task(rv_run *r, const rv_segment *s, int worker, int64_t unit)
 {
     rv_attn_options options = r->options;
     rv_few f, later;
@@ -701,7 +362,7 @@ static void few_task(run *r, const segment *s, int worker, int64_t unit)
     f.scratch = f.state + 2 * r->state_bytes;
     r->k->few_keys(&f, s->first_key, min64(s->first_key + s->split_keys, s->last_key));
     for (int64_t i = 1; i < s->splits; i++) {
-        if (stopping(r, worker))
+        if (rv_run_stopping(r, worker))
             return;
         int64_t first = s->first_key + i * s->split_keys;
         memcpy(&later, &f, sizeof f);
@@ -713,7 +374,7 @@ static void few_task(run *r, const segment *s, int worker, int64_t unit)
 }
 
 /* One split of one row set: the state stays for few_join. */
-static void split_task(run *r, const segment *s, int worker, int64_t task)
+static void split_task(rv_run *r, const rv_segment *s, int worker, int64_t task)
 {
     rv_attn_options options = r->options;
     rv_few f;
@@ -726,7 +387,7 @@ static void split_task(run *r, const segment *s, int worker, int64_t task)
     r->k->few_keys(&f, first, min64(first + s->split_keys, s->last_key));
 }
 
-static void few_join(run *r, const segment *s)
+static void few_join(rv_run *r, const rv_segment *s)
 {
     rv_attn_options options = r->options;
     options.kv_len = s->kv_len;
@@ -747,12 +408,12 @@ static void few_join(run *r, const segment *s)
 
 static void work(void *context, int worker, int64_t task)
 {
-    run *r = context;
-    if (stopping(r, worker))
+    rv_run *r = context;
+    if (rv_run_stopping(r, worker))
         return;
-    const segment *s = r->segment_count == 1 ? r->segments : segment_of(r, task);
+    const rv_segment *s = r->segment_count == 1 ? r->segments : segment_of(r, task);
     if (r->gathers)
-        gather_task(r, s, worker, task);
+        rv_gather_task(r, s, worker, task);
     else if (r->a->weights)
         weights_task(r, s, worker, task);
     else if (r->split_tasks)
@@ -826,7 +487,7 @@ static int run_one(const rv_attn_args *a)
 
 rv_status rv_attn_run(const rv_attn_args *a)
 {
-    run r;
+    rv_run r;
     rv_status status = check(a, &r.batch);
     if (status != RV_OK)
         return status;
@@ -853,8 +514,8 @@ rv_status rv_attn_run(const rv_attn_args *a)
         r.range_room = 2 * a->sparse->shared_count + 1;
         if (a->sparse->starts) {
             r.block_q = min64(a->sparse->block_q, a->q_len);
-            r.block_tiles = blocks_of(r.block_q, r.tile_q);
-            r.range_room += blocks_of(a->kv_len, a->sparse->block_k);
+            r.block_tiles = rv_blocks_of(r.block_q, r.tile_q);
+            r.range_room += rv_blocks_of(a->kv_len, a->sparse->block_k);
         }
     }
     if (r.gathers && a->sparse->lists == 1 && !a->mask_kind)
@@ -866,7 +527,7 @@ rv_status rv_attn_run(const rv_attn_args *a)
     r.segment_count = 1;
     if (a->sequences) {
         size_t bytes;
-        if (rv_mul_size((size_t)a->sequences, sizeof(segment), &bytes))
+        if (rv_mul_size((size_t)a->sequences, sizeof(rv_segment), &bytes))
             return RV_ERR_NOMEM;
         r.segments = malloc(bytes);
         if (!r.segments)
@@ -876,7 +537,7 @@ rv_status rv_attn_run(const rv_attn_args *a)
     int few = 0, tiled = 0, rows = 1;
     r.tasks = 0;
     for (int64_t i = 0; i < r.segment_count; i++) {
-        segment *s = r.segments + i;
+        rv_segment *s = r.segments + i;
         s->query_row = a->sequences ? a->query_starts[i] : 0;
         s->key_row = a->sequences ? a->key_starts[i] : 0;
         s->q_len = a->sequences ? a->query_starts[i + 1] - a->query_starts[i] : a->q_len;
@@ -906,7 +567,7 @@ rv_status rv_attn_run(const rv_attn_args *a)
         threads = (int)min64(threads, ns < 1e12 ? 1 + (int64_t)(ns * (1 / RV_THREAD_NS)) : threads);
 
     /* Splits become tasks only where row sets alone would leave threads idle; the sums are the same either way. */
-    const segment *s = r.segments;
+    const rv_segment *s = r.segments;
     r.split_tasks = !a->weights && threads > 1 && r.segment_count == 1 && s->few && s->splits > 1 && r.tasks < 2 * (int64_t)threads;
     o->block_keys = r.tile_block = (int)min64(a->block_kv ? a->block_kv : RV_TILE_KEYS, RV_CARRY_KEYS);
     r.few_block = few_block(a);
@@ -918,11 +579,11 @@ rv_status rv_attn_run(const rv_attn_args *a)
         rv_attn_options tile = *o;
         tile.storage = r.widens ? RV_F32 : tile.storage;
         r.tile_bytes = (r.k->tile_scratch(&tile) + 63) / 64 * 64;
-        tile_scratch = r.tile_bytes + (r.widens ? wide_bytes(&r) : 0) + (size_t)r.range_room * sizeof(rv_range);
+        tile_scratch = r.tile_bytes + (r.widens ? rv_wide_bytes(&r) : 0) + (size_t)r.range_room * sizeof(rv_range);
     }
     if (r.gathers) {
         r.tile_bytes = (2 * r.state_bytes + r.k->few_scratch(o, rows) + 63) / 64 * 64;
-        tile_scratch = r.tile_bytes + gather_bytes(&r);
+        tile_scratch = r.tile_bytes + rv_gather_bytes(&r);
     }
     r.scratch_bytes = ((tile_scratch > few_scratch ? tile_scratch : few_scratch) + 63) / 64 * 64;
     size_t states = 0;
