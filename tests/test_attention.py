@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import reference
 import ruvector
-from support import DTYPES, EDGES, LONG_EDGES, generator, normal, points, qkv, same_bits
+from ruvector import _ruvector_core as core
+from support import DTYPES, EDGES, LONG_EDGES, TIME_FACTOR, generator, normal, points, qkv, same_bits
 
 sdpa = ruvector.scaled_dot_product_attention
 FLOATS = ("float32", "float64")
@@ -1218,3 +1219,22 @@ def test_no_type_sees_the_future_when_causal(isa, name):
             other_key[:, at:], other_value[:, at:] = key[:, at - 1 : at], value[:, at - 1 : at]
             changed = ruvector.attention(query, other_key, other_value, name, **causal, **parameters)
             assert same_bits(changed[:, :at], out[:, :at]), f"{parameters} {at}"
+
+
+@pytest.mark.parametrize("dtype_name", ("float32", "float64", "bfloat16"))
+def test_one_query_has_the_bits_of_one_head_wherever_its_keys_lie(isa, dtype_name):
+    """From some share of the last cache on, rows are read in halves, and from another on asked for ahead."""
+    if dtype_name not in DTYPES:
+        pytest.skip("needs ml_dtypes")
+    dtype, last = DTYPES[dtype_name], core.cpu_cache(3) or 32 << 20
+    if last > 64 << 20 or TIME_FACTOR > 1:
+        pytest.skip("the last cache is larger than what a test should take, or emulated")
+    heads, dim = 8, 48
+    for share in (0.2, 0.5, 1.0):
+        n = int(share * last / (2 * heads * dim * dtype.itemsize)) + 3
+        key, value = (np.resize(normal((heads, 499, dim), dtype, role), (heads, n, dim)) for role in ("far k", "far v"))
+        query = normal((heads, 1, dim), dtype, "far q")
+        out = ruvector.scaled_dot_product_attention(query, key, value)
+        for h in (0, 3, 7):
+            one = ruvector.scaled_dot_product_attention(query[h : h + 1], key[h : h + 1], value[h : h + 1])
+            assert same_bits(out[h : h + 1], one), f"share {share} head {h}"

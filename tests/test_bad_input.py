@@ -1385,6 +1385,8 @@ case("sparse scores of axes that do not broadcast", ValueError, says("query", "k
      np.zeros((2, 3, 8)), np.zeros((4, 9, 8)), "sparse")
 case("sparse scores mask", ValueError, says("mask", "(4, 9)"), ruvector.attention_scores, np.zeros((3, 8)), np.zeros((9, 8)),
      "sparse", mask=np.ones((4, 9), bool))
+case("curvature too small", ValueError, says("curvature", "1e-310"), ruvector.lorentz_distance, [1.0], [2.0], 1e-310, space_only=True)
+case("mixed_curvature values without columns", ValueError, says("value", "(4, 0)"), ruvector.mixed_curvature_attention, X, X, X[:, :0])
 for window in (0, -1):
     case(f"local window {window}", ValueError, says("window_size", window), ruvector.local_attention, X, X, X, window)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import reference
 import ruvector
+from ruvector import _ruvector_core as core
 from ruvector import _primitives
 from support import DTYPES, EDGES, LONG_EDGES, generator, normal, same_bits
 
@@ -237,6 +238,26 @@ def test_batched_dot_products_are_within_the_bound(isa, dtype_name, dtype):
     wide_query = np.broadcast_to(query[..., None, :], keys.shape)
     reference.within(result, reference.dot(wide_query, keys), reference.dot_bound(wide_query, keys))
     assert ruvector.batched_dot_products(query[0, 0], keys[0, 0, :0]).shape == (0,)
+
+
+@pytest.mark.parametrize("dtype_name", FLOATS)
+def test_rows_from_any_distance_have_the_bits_of_near_ones(isa, dtype_name):
+    """Many rows are asked for ahead, more are read in halves: by the size of the call, on which no bit depends."""
+    dtype = np.dtype(dtype_name)
+    second, last = (core.cpu_cache(level) or default for level, default in ((2, 1 << 20), (3, 32 << 20)))
+    if last > 128 << 20:
+        pytest.skip("the last cache is larger than what a test should take")
+    pattern = normal((613, 136), dtype, "far rows")
+    for total in (second, 3 * second, last // 2, last):
+        for start, dim in ((0, 128), (4, 129), (1, 100)):
+            count = total // (dim * dtype.itemsize) + 7
+            room = np.resize(pattern, count * dim + start)
+            keys = room[start:].reshape(count, dim)
+            query = normal(dim, dtype, "far query")
+            scores = ruvector.batched_dot_products(query, keys)
+            for at in (0, 1, count // 2, count - 40):
+                near = ruvector.batched_dot_products(query, keys[at : at + 40])
+                assert same_bits(scores[at : at + 40], near), f"{count} x {dim} at {at}"
 
 
 def test_batched_dot_products_are_the_same_for_every_number_of_rows(isa, dtype_name, dtype):

@@ -101,7 +101,7 @@ class _Call:
 
     def project(self, x, w):
         """``x @ w`` for every head, side by side."""
-        w = w[0] if len(w) == 1 else w.transpose(1, 0, 2).reshape(w.shape[1], -1)
+        w = w[0] if len(w) == 1 else w.transpose(1, 0, 2).reshape(w.shape[1], w.shape[0] * w.shape[2])
         return _coerce.matmul(self.cast(x), self.cast(w), _coerce.aligned((len(x), w.shape[1]), self.compute))
 
     def run(self, version, heads, query, key, value, graph, a_target, a_source, edge, w_edge, bias):

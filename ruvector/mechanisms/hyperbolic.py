@@ -19,10 +19,16 @@ from ruvector.functional import COMMON_OPTIONS, documented
 _BALL, _HYPERBOLOID = 0, 1
 
 
+# Below the least normal number the radius has fewer digits, and its square may be infinite.
+LEAST_CURVATURE = 2.0**-1022
+
+
 def _curvature(curvature):
     curvature = nonzero(curvature, "curvature")
     if np.ndim(curvature):
         raise ValueError(f"curvature must be one number, got shape {np.shape(curvature)}")
+    if abs(curvature) < LEAST_CURVATURE:
+        raise ValueError(f"curvature must be at least {LEAST_CURVATURE:.3g} in size, got {curvature}")
     return curvature
 
 
@@ -945,7 +951,9 @@ def _mixed_attention(
         mask = mask[..., None, :]
     if query.ndim < 2 or key.ndim < 2 or value.ndim < 2:
         _coerce.refuse_axes(query, key, value)
-    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2] or query.shape[-1] < 1 or value.shape[-1] < 1:
+    if value.shape[-1] < 1:
+        raise ValueError(f"value must have at least one column, got {value.shape}")
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2] or query.shape[-1] < 1:
         _coerce.refuse_shapes(query, key, value, False, False)
     query, key, value = _double(query), _double(key), _double(value)
     logits, seen = _mixed_logits(query, key, mask, causal, scale, **options)
