@@ -275,12 +275,15 @@ class _BigBird(Pattern):
         key = np.arange(count)
         near = np.abs(places[:, None] - key) <= window // 2 if window else np.zeros((len(places), count), bool)
         near = near | (key < shared) | ((places >= 0) & (places < shared))[:, None]
-        for row in np.flatnonzero(places >= 0) if randoms else ():
-            # draws from number place * count on: the generator's state moves by a constant each
-            start = (seed + int(places[row]) * count * _GOLDEN) % 2**64
-            others = np.flatnonzero(~near[row])
-            rank = _primitives.draw(start, 1.0, count)[others]
-            near[row, others[np.argsort(rank, kind="stable")[:randoms]]] = True
+        own = np.flatnonzero(places >= 0) if randoms and count else ()
+        for first, last in low.chunks(len(own), count):
+            # places ascend by one; draws of a place start at number place * count, the generator's state moving by a constant each
+            start = (seed + int(places[own[first]]) * count * _GOLDEN) % 2**64
+            rank = _primitives.draw(start, 1.0, (last - first) * count).reshape(-1, count)
+            rows = own[first:last]
+            rank[near[rows]] = np.inf
+            chosen = np.argsort(rank, axis=-1, kind="stable")[:, :randoms]
+            near[rows[:, None], chosen] |= np.take_along_axis(rank, chosen, -1) < np.inf
         return near
 
     def _see(self, rows, length, keys):
