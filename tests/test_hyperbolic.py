@@ -810,6 +810,12 @@ def test_distances_and_maps_agree_with_geoopt(isa):
         p, q = ruvector.poincare_to_lorentz(x, c), ruvector.poincare_to_lorentz(y, c)
         theirs = sheet.dist(torch.from_numpy(p), torch.from_numpy(q)).numpy()
         np.testing.assert_allclose(ruvector.lorentz_distance(p, q, c), theirs, rtol=1e-7)
+    # its conversions are of curvature -1
+    maps, one = geoopt.manifolds.lorentz.math, torch.tensor(1.0, dtype=torch.float64)
+    x = scaled_points((50, 6), float, "x") * 0.9
+    p = maps.poincare_to_lorentz(torch.from_numpy(x), one, eps=0.0)
+    np.testing.assert_allclose(ruvector.poincare_to_lorentz(x), p.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(ruvector.lorentz_to_poincare(p.numpy()), maps.lorentz_to_poincare(p, one).numpy(), rtol=1e-12)
 
 
 def test_exp_map_of_tangents_of_any_length():
