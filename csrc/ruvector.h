@@ -102,6 +102,44 @@ typedef struct rv_softmax_args {
 } rv_softmax_args;
 rv_status rv_softmax_run(const rv_softmax_args *args);
 
+/* ---- what stands between the products of a network (layers.c) -------------------------------------------------- */
+
+/* (x - mean) / sqrt(variance + eps) weight + bias of `rows` rows of n contiguous elements, rows `*_stride` bytes apart, the
+ * variance being that of the n elements; with centre 0 x / sqrt(mean of x^2 + eps) weight + bias. weight and bias: n contiguous
+ * elements of the arithmetic's type (float32 for 16-bit storage), or NULL. eps >= 0 and finite. x == y is allowed, other overlap
+ * is not. A row with NaN or an infinity is NaN; so is one that is constant (zero without centre) where eps is 0. */
+typedef struct rv_norm_args {
+    rv_dtype dtype;
+    const void *x, *weight, *bias;
+    void *y;
+    int64_t rows, n;
+    int64_t x_stride, y_stride;     /* bytes */
+    int centre;
+    double eps;
+    int threads;                    /* 0 = rv_threads_get() */
+    rv_interrupt interrupted;
+    void *context;
+} rv_norm_args;
+rv_status rv_norm_run(const rv_norm_args *args);
+
+/* x Phi(x); x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); x / (1 + exp(-x)). At -infinity each is its limit, -0. */
+typedef enum rv_activation { RV_GELU = 0, RV_GELU_TANH, RV_SILU } rv_activation;
+
+/* y = f(x), or f(x) * up where up is not NULL: `rows` rows of n contiguous elements, `*_stride` bytes apart. y may be x or up; other
+ * overlap is not allowed. */
+typedef struct rv_activation_args {
+    rv_dtype dtype;
+    rv_activation f;
+    const void *x, *up;
+    void *y;
+    int64_t rows, n;
+    int64_t x_stride, up_stride, y_stride;      /* bytes */
+    int threads;                                /* 0 = rv_threads_get() */
+    rv_interrupt interrupted;
+    void *context;
+} rv_activation_args;
+rv_status rv_activation_run(const rv_activation_args *args);
+
 /* ---- top-k and routing to experts (moe.c) --------------------------------------------------------------------- */
 
 typedef enum rv_topk_mode {
@@ -416,6 +454,8 @@ typedef struct rv_api {
     double (*map_ulp)(rv_map, rv_dtype);
     rv_status (*dots_run)(const rv_dots_args *);
     rv_status (*softmax_run)(const rv_softmax_args *);
+    rv_status (*norm_run)(const rv_norm_args *);
+    rv_status (*activation_run)(const rv_activation_args *);
     rv_status (*draw_run)(uint64_t, double, double *, int64_t);
     rv_status (*attn_run)(const rv_attn_args *);
     rv_status (*rows_run)(const rv_rows_args *);

@@ -23,6 +23,7 @@ except ModuleNotFoundError as error:
         "ruvector is not built here: this is its source tree; run `pip install .` and import it from another folder"
     ) from None
 
+from ruvector._layers import gelu, layer_norm, rms_norm, silu, swiglu
 from ruvector._moe import top_k_gating, topk
 from ruvector._primitives import batched_dot_products, dot, log_softmax, softmax
 from ruvector._registry import (
@@ -150,6 +151,7 @@ __all__ = [
     "gat_search",
     "gate_weights",
     "gatv2",
+    "gelu",
     "get_attention",
     "get_num_threads",
     "grouped_query_attention",
@@ -158,6 +160,7 @@ __all__ = [
     "hyperbolic_distance",
     "isa",
     "isas",
+    "layer_norm",
     "linear_attention",
     "load_balancing_loss",
     "local_attention",
@@ -185,6 +188,7 @@ __all__ = [
     "random_feature_attention",
     "register",
     "relative_attention",
+    "rms_norm",
     "rope",
     "rope_attention",
     "router_z_loss",
@@ -193,10 +197,12 @@ __all__ = [
     "self_attention",
     "set_num_threads",
     "show_runtime",
+    "silu",
     "sliding_attention",
     "sliding_window_attention",
     "softmax",
     "sparse_attention",
+    "swiglu",
     "t5_attention",
     "top_k_gating",
     "topk",

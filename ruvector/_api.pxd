@@ -66,6 +66,37 @@ cdef extern from "ruvector.h" nogil:
         rv_interrupt interrupted
         void *context
 
+    ctypedef struct rv_norm_args:
+        rv_dtype dtype
+        const void *x
+        const void *weight
+        const void *bias
+        void *y
+        int64_t rows, n
+        int64_t x_stride, y_stride
+        int centre
+        double eps
+        int threads
+        rv_interrupt interrupted
+        void *context
+
+    ctypedef enum rv_activation:
+        RV_GELU
+        RV_GELU_TANH
+        RV_SILU
+
+    ctypedef struct rv_activation_args:
+        rv_dtype dtype
+        rv_activation f
+        const void *x
+        const void *up
+        void *y
+        int64_t rows, n
+        int64_t x_stride, up_stride, y_stride
+        int threads
+        rv_interrupt interrupted
+        void *context
+
     ctypedef enum rv_topk_mode:
         RV_TOPK_VALUES
         RV_TOPK_SOFTMAX
@@ -235,6 +266,8 @@ cdef extern from "ruvector.h" nogil:
         double (*map_ulp)(rv_map, rv_dtype) noexcept nogil
         rv_status (*dots_run)(const rv_dots_args *) noexcept nogil
         rv_status (*softmax_run)(const rv_softmax_args *) noexcept nogil
+        rv_status (*norm_run)(const rv_norm_args *) noexcept nogil
+        rv_status (*activation_run)(const rv_activation_args *) noexcept nogil
         rv_status (*draw_run)(uint64_t, double, double *, int64_t) noexcept nogil
         rv_status (*attn_run)(const rv_attn_args *) noexcept nogil
         rv_status (*rows_run)(const rv_rows_args *) noexcept nogil

@@ -64,6 +64,20 @@ cdef inline int plain_code(object x, int bf16) noexcept:
     return code
 
 
+# Whether out has the layout of x, a C-contiguous array of storage `code`, can be written, and shares no byte with it.
+cdef inline bint same_layout(object x, object out, int code, int bf16) noexcept:
+    cdef int i
+    if plain_code(out, bf16) != code or RV_NDIM(out) != RV_NDIM(x) or not cnp.PyArray_IS_C_CONTIGUOUS(out):
+        return False
+    for i in range(RV_NDIM(x)):
+        if RV_DIM(out, i) != RV_DIM(x, i):
+            return False
+    cdef const char *a = <const char *>RV_DATA(x)
+    cdef const char *b = <const char *>RV_DATA(out)
+    cdef Py_ssize_t bytes = RV_SIZE(x) * item_size(code)
+    return cnp.PyArray_ISWRITEABLE(out) and (a + bytes <= b or b + bytes <= a)
+
+
 cdef extern from "Python.h":
     # declared without `except`: the exception a handler raised must stay set until raise_for returns to the caller
     int check_signals "PyErr_CheckSignals"()

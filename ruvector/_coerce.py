@@ -18,9 +18,9 @@ def is_bfloat16(dtype):
     """Whether this is ml_dtypes' bfloat16; the first one seen teaches the compiled modules its number."""
     global _bfloat16
     if _bfloat16 is None and dtype.type.__name__ == "bfloat16" and dtype.itemsize == 2:
-        from ruvector import _attention, _cache, _hyperbolic, _moe, _primitives
+        from ruvector import _attention, _cache, _hyperbolic, _layers, _moe, _primitives
 
-        for module in (_attention, _cache, _hyperbolic, _moe, _primitives):
+        for module in (_attention, _cache, _hyperbolic, _layers, _moe, _primitives):
             module._learn_bfloat16(dtype.num)
         _bfloat16 = dtype
     return dtype == _bfloat16 if _bfloat16 is not None else False
@@ -161,6 +161,20 @@ def contiguous(x):
     x = array(x, "x")
     dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.float32 if x.dtype.itemsize == 2 else np.float64
     return np.array(x, dtype, order="C")
+
+
+def packed(x):
+    """C-contiguous, dtype as it is."""
+    return np.ascontiguousarray(x)
+
+
+def row(value, name, width, dtype):
+    """A vector of `width` numbers, contiguous."""
+    value = array(value, name)
+    if value.shape != (width,):
+        raise ValueError(f"{name} must have shape ({width},), got {value.shape}")
+    with np.errstate(over="ignore"):
+        return np.array(value, dtype, order="C")
 
 
 def empty(shape, dtype):

@@ -6,7 +6,9 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 from ruvector._api cimport *
-from ruvector._arrays cimport RV_DATA, RV_DIM, RV_NDIM, RV_SIZE, RV_STRIDE, RV_TYPENUM, item_size, plain_code, poll_signals, raise_for
+from ruvector._arrays cimport (
+    RV_DATA, RV_DIM, RV_NDIM, RV_SIZE, RV_STRIDE, RV_TYPENUM, item_size, plain_code, poll_signals, raise_for, same_layout,
+)
 
 import numpy as np
 
@@ -172,24 +174,11 @@ cdef object _softmax(object x, object axis, object out, bint log):
     cdef int code = plain_code(x, bf16)
     # an out that is x itself, or has the same layout and shares no byte with x, is written where it lies
     if code < 0 or axis != -1 or RV_NDIM(x) < 1 or not cnp.PyArray_IS_C_CONTIGUOUS(x) or (
-            out is not None and out is not x and not same_layout(x, out, code)):
+            out is not None and out is not x and not same_layout(x, out, code, bf16)):
         return _coerce.along_axis(_log_rows if log else _softmax_rows, x, axis, out)
     if out is x and not cnp.PyArray_ISWRITEABLE(out):
         return _coerce.along_axis(_log_rows if log else _softmax_rows, x, axis, out)
     return _run_rows(x, out, log)
-
-
-cdef bint same_layout(object x, object out, int code) noexcept:
-    cdef int i
-    if plain_code(out, bf16) != code or RV_NDIM(out) != RV_NDIM(x) or not cnp.PyArray_IS_C_CONTIGUOUS(out):
-        return False
-    for i in range(RV_NDIM(x)):
-        if RV_DIM(out, i) != RV_DIM(x, i):
-            return False
-    cdef const char *a = <const char *>RV_DATA(x)
-    cdef const char *b = <const char *>RV_DATA(out)
-    cdef Py_ssize_t bytes = RV_SIZE(x) * item_size(code)
-    return cnp.PyArray_ISWRITEABLE(out) and (a + bytes <= b or b + bytes <= a)
 
 
 cdef object _run_rows(object x, object out, bint log):

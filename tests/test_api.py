@@ -40,6 +40,7 @@ FUNCTIONS = {
     "gat",
     "gat_search",
     "gatv2",
+    "gelu",
     "get_attention",
     "get_num_threads",
     "grouped_query_attention",
@@ -48,6 +49,7 @@ FUNCTIONS = {
     "hyperbolic_distance",
     "isa",
     "isas",
+    "layer_norm",
     "linear_attention",
     "load_balancing_loss",
     "local_attention",
@@ -75,6 +77,7 @@ FUNCTIONS = {
     "random_feature_attention",
     "register",
     "relative_attention",
+    "rms_norm",
     "rope",
     "rope_attention",
     "router_z_loss",
@@ -83,9 +86,11 @@ FUNCTIONS = {
     "self_attention",
     "set_num_threads",
     "show_runtime",
+    "silu",
     "sliding_attention",
     "sliding_window_attention",
     "softmax",
+    "swiglu",
     "t5_attention",
     "sparse_attention",
     "top_k_gating",
@@ -219,6 +224,21 @@ class Signatures:
 
     @staticmethod
     def log_softmax(x, axis=-1, *, out=None): ...
+
+    @staticmethod
+    def layer_norm(x, weight=None, bias=None, *, eps=1e-5, out=None): ...
+
+    @staticmethod
+    def rms_norm(x, weight=None, *, eps=1e-6, out=None): ...
+
+    @staticmethod
+    def gelu(x, *, approximate="none", out=None): ...
+
+    @staticmethod
+    def silu(x, *, out=None): ...
+
+    @staticmethod
+    def swiglu(gate, up, *, out=None): ...
 
     @staticmethod
     def scaled_dot_product_attention(

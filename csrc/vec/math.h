@@ -12,6 +12,8 @@
 #define RV_ULP_LOG 0.95         /* 0.904 */
 #define RV_ULP_TANH 1.7         /* 1.617 */
 #define RV_ULP_ERF 1.35         /* 1.289 */
+#define RV_ULP_GELU 5           /* 4.86; 4.55 with fused products */
+#define RV_ULP_SILU 3.3         /* 3.13; 3.03 */
 #define RV_ULP_ASINH 1.45       /* 1.389 */
 #define RV_ULP_SINPI 1.65       /* 1.54; 0.961 with fused products */
 #define RV_ULP_COSPI 1.65       /* 1.56; 0.860 */
@@ -22,6 +24,8 @@
 #define RV_ULP_LOG 0.95         /* 0.845 */
 #define RV_ULP_TANH 1.7         /* 1.562 */
 #define RV_ULP_ERF 1.35         /* 1.232 */
+#define RV_ULP_GELU 5           /* 4.86; 4.55 with fused products */
+#define RV_ULP_SILU 3.3         /* 3.13; 3.03 */
 #define RV_ULP_ASINH 1.45       /* 1.350 */
 #define RV_ULP_SINPI 1.65       /* 1.45; 0.812 with fused products */
 #define RV_ULP_COSPI 1.65       /* 1.54; 0.827 */
@@ -268,6 +272,67 @@ RV_INLINE vreal v_erf(vreal x)
 #endif
     vreal large = v_sub(v_set1(1), v_exp2_flush(q));
     return v_copysign(v_select(v_lt(a, v_set1(1)), small, large), x);
+}
+
+/* x Phi(x) = max(x, 0) - T(|x|), T(a) = a Phi(-a) = a exp(-a^2/2) M(a): no digit cancels on either side. M = q / (a + k) with
+ * q a polynomial in t = (a - k) / (a + k). T is 0 from RV_GELU_TO on. */
+RV_INLINE vreal v_gelu(vreal x)
+{
+#if RV_REAL_BITS == 32
+#define RV_GELU_TO 14.5f
+#define RV_GELU_K 4.0f
+#else
+#define RV_GELU_TO 38.7
+#define RV_GELU_K 5.0
+#endif
+    vreal a = v_min(v_set1(RV_GELU_TO), v_abs(x)), k = v_set1(RV_GELU_K), s = v_div(v_set1(1), v_add(a, k));
+    vreal t = v_mul(v_sub(a, k), s);
+    /* what the quotient misses: a - k - t (a + k) = (a - k (t + 1)) - t a */
+    t = v_fma(v_fnma(t, a, v_fnma(v_add(t, v_set1(1)), k, a)), s, t);
+#if RV_REAL_BITS == 32
+    /* degree 9, 1.9e-8 */
+    vreal q = RV_POLY10(t, 0.755285144f, -0.607896626f, 0.38713631f, -0.186522305f, 0.0604103543f, -0.00753092626f,
+        -0.00353823695f, 0.00157129904f, 0.000214323634f, -0.00011358397f);
+#else
+    /* degree 22, 2.6e-17 */
+    vreal z = v_mul(t, t), even = RV_POLY12(z, 0.76919304975006297, 0.49530561596997247, 0.16502036617055599,
+        0.020795066796930977, -0.00079786937179691974, -5.937587173423591e-5, 1.6681706236300643e-5, -2.7703650888334018e-6,
+        4.347157451992206e-7, -6.732082559474352e-8, 8.3127956745019202e-9, -2.765992640823695e-10);
+    vreal q = v_fma(t, RV_POLY11(z, -0.66538250289005685, -0.31353315667128695, -0.069118638706863245, -0.0029933767629733935,
+        0.00054489901039473623, -4.9762585424452251e-5, 3.9803171296098735e-6, -3.3570809954006801e-7, 4.1463828105808449e-8,
+        -8.9513439807898046e-9, 1.7009507178771279e-9), even);
+#endif
+    /* a^2 in two parts: its rounding alone would be a^2 / 4 units */
+    vreal square = v_mul(a, a), lost = v_lost(a, a, square), e, minus_n;
+    vreal f = v_exp_reduce(v_mul(square, v_set1((real)-0.5)), &e, &minus_n);
+    f = v_fma(lost, v_set1(RV_LOG2E_HIGH * (real)-0.5), f);
+    vreal tail = v_mul(v_mul(v_mul(a, s), q), v_exp2_core(f, v_add(e, v_set1(RV_HALFWAY))));
+    tail = v_mul(tail, v_set1(1 / RV_HALFWAY_POW2));
+    return v_copysign(v_sub(v_max(x, v_zero()), tail), x);
+}
+
+/* x / (1 + exp(-v)), v of x's sign; -0 at -infinity, the limit. RV_GATE_TO exp(-RV_GATE_TO) is 0. */
+RV_INLINE vreal v_gate(vreal x, vreal v)
+{
+#if RV_REAL_BITS == 32
+#define RV_GATE_TO 113.0f
+#else
+#define RV_GATE_TO 760.0
+#endif
+    vmask below = v_lt(v, v_zero());
+    vreal e, minus_n, f = v_exp_reduce(v_sub(v_zero(), v_min(v_set1(RV_GATE_TO), v_abs(v))), &e, &minus_n);
+    vreal one = v_set1(1), down = v_set1(1 / RV_HALFWAY_POW2), power = v_exp2_core(f, v_add(e, v_set1(RV_HALFWAY)));
+    vreal top = v_mul(v_max(v_set1(-RV_GATE_TO), x), v_select(below, power, one));
+    return v_mul(v_div(top, v_fma(power, down, one)), v_select(below, down, one));
+}
+
+RV_INLINE vreal v_silu(vreal x) { return v_gate(x, x); }
+
+/* x / 2 (1 + tanh(v / 2)), v = sqrt(8 / pi) (x + 0.044715 x^3) */
+RV_INLINE vreal v_gelu_tanh(vreal x)
+{
+    vreal w = v_fma(v_mul(x, x), v_set1((real)0.0713548162726002488), v_set1((real)1.595769121605730711));
+    return v_gate(x, v_mul(x, w));
 }
 
 RV_INLINE vreal v_asinh(vreal x)
