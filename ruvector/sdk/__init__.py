@@ -12,6 +12,7 @@ from ruvector.sdk.builder import (
     multi_head,
     scaled_dot,
 )
+from ruvector.sdk.pipeline import AttentionPipeline, prenorm_transformer_block, transformer_block
 from ruvector.sdk.presets import (
     AttentionPreset,
     for_generation,
@@ -22,11 +23,15 @@ from ruvector.sdk.presets import (
     for_vision,
     from_model_name,
 )
+from ruvector.sdk.stages import FeedForward, NormType
 
 __all__ = [
     "Attention",
     "AttentionBuilder",
+    "AttentionPipeline",
     "AttentionPreset",
+    "FeedForward",
+    "NormType",
     "UnusedOptionWarning",
     "flash",
     "for_generation",
@@ -41,5 +46,7 @@ __all__ = [
     "local_global",
     "moe",
     "multi_head",
+    "prenorm_transformer_block",
     "scaled_dot",
+    "transformer_block",
 ]

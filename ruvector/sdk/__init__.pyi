@@ -10,6 +10,11 @@ from ruvector.sdk.builder import (
     multi_head as multi_head,
     scaled_dot as scaled_dot,
 )
+from ruvector.sdk.pipeline import (
+    AttentionPipeline as AttentionPipeline,
+    prenorm_transformer_block as prenorm_transformer_block,
+    transformer_block as transformer_block,
+)
 from ruvector.sdk.presets import (
     AttentionPreset as AttentionPreset,
     for_generation as for_generation,
@@ -20,5 +25,6 @@ from ruvector.sdk.presets import (
     for_vision as for_vision,
     from_model_name as from_model_name,
 )
+from ruvector.sdk.stages import FeedForward as FeedForward, NormType as NormType
 
 __all__: list[str]
