@@ -173,6 +173,8 @@ def scores(queries, keys, double scale):
     cdef rv_scores_args args
     cdef rv_status status
     cdef object out = np.empty((RV_DIM(queries, 0), RV_DIM(keys, 0)), queries.dtype)
+    if plain_code(keys, bf16) < 0:
+        keys = _coerce.plain(_coerce.array(keys, "keys"), keys.dtype)
     memset(&args, 0, sizeof(args))
     args.dtype = <rv_dtype>plain_code(keys, bf16)
     args.queries = RV_DATA(queries)

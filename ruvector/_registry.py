@@ -164,6 +164,7 @@ _compiled: list[AttentionRecord] = _read_catalog()
 _shared = frozenset(row["name"] for row in catalog() if row["shared"])
 _python: dict[str, Composition] = {}
 _scores: dict[str, Callable] = {}
+_shares: set[str] = set()
 _names: dict[str, str] = {n: r.name for r in _compiled for n in (r.name, *r.aliases)}
 _index: dict[str, int] = {r.name: i for i, r in enumerate(_compiled)}
 
@@ -224,10 +225,15 @@ def score_of(name) -> Callable | None:
     return _scores.get(name)
 
 
-def add_type(record, fn=None, *, score=None, weights=None):
+def score_is_share(name) -> bool:
+    """Whether a type's weights are its scores over their sum, not their softmax."""
+    return name in _shares
+
+
+def add_type(record, fn=None, *, score=None, share=False, weights=None):
     """Adds a type of the package: the record of a composition and its function, or the name of a type that C runs.
 
-    `score` is what `score_of` returns; `weights(query, key, mask, *, causal, scale, **own parameters)` gives the weights
+    `score` is what `score_of` returns, `share` what `score_is_share` does; `weights(query, key, mask, *, causal, scale, **own parameters)` gives the weights
     (..., L, S) of a composition, their mean over heads.
     """
     name = record if isinstance(record, str) else record.name
@@ -236,6 +242,8 @@ def add_type(record, fn=None, *, score=None, weights=None):
         _names.update(dict.fromkeys((name, *record.aliases), name))
     if score is not None:
         _scores[name] = score
+    if share:
+        _shares.add(name)
 
 
 def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""):
