@@ -8,6 +8,7 @@ const rv_api rv_api_table = {
     .map_run = rv_map_run,
     .map_ulp = rv_map_ulp,
     .dots_run = rv_dots_run,
+    .scores_run = rv_scores_run,
     .softmax_run = rv_softmax_run,
     .norm_run = rv_norm_run,
     .activation_run = rv_activation_run,

@@ -115,6 +115,91 @@ rv_status rv_dots_run(const rv_dots_args *a)
     return rv_parallel_for((a->count + call.piece - 1) / call.piece, threads, dots_task, &call, a->interrupted, a->context);
 }
 
+/* Keys of a block stay in the second-level cache while all queries pass. */
+#define RV_SCORES_BLOCK (256 << 10)
+
+typedef struct scores_call {
+    const rv_scores_args *a;
+    const rv_kernels *k;
+    int64_t item;               /* of queries and scores */
+    int64_t piece, block;       /* keys of a task, and of a block */
+    rv_reach reach;
+    char *room;                 /* 16-bit storage: a block of converted keys a worker */
+} scores_call;
+
+/* The first query brings a block from afar as dots does, one stream at a time; for the rest it is near. */
+static void scores_block(const scores_call *c, const char *keys, int64_t key_stride, int64_t count, rv_reach reach, char *scores)
+{
+    const rv_scores_args *a = c->a;
+    c->k->dots(a->queries, keys, key_stride, count, a->dim, reach, scores);
+    c->k->cross_dots((const char *)a->queries + a->query_stride, a->query_stride, a->query_count - 1, keys, key_stride, count, a->dim,
+                     scores + a->score_stride, a->score_stride);
+    for (int64_t j = 0; a->scale != 1 && j < a->query_count; j++) {
+        if (c->item == 8) {
+            double *row = (double *)(scores + j * a->score_stride);
+            for (int64_t i = 0; i < count; i++)
+                row[i] *= a->scale;
+        } else {
+            float *row = (float *)(scores + j * a->score_stride), scale = (float)a->scale;
+            for (int64_t i = 0; i < count; i++)
+                row[i] *= scale;
+        }
+    }
+}
+
+static void scores_task(void *context, int worker, int64_t task)
+{
+    const scores_call *c = context;
+    const rv_scores_args *a = c->a;
+    int64_t end = min64((task + 1) * c->piece, a->key_count);
+    for (int64_t first = task * c->piece; first < end; first += c->block) {
+        int64_t count = min64(end - first, c->block), stride = a->key_stride;
+        const char *keys = (const char *)a->keys + first * stride;
+        rv_reach reach = c->reach;
+        if (c->room) {
+            char *wide = c->room + worker * c->block * a->dim * c->item;
+            for (int64_t i = 0; i < count; i++)
+                c->k->widen(a->dtype, keys + i * stride, wide + i * a->dim * c->item, a->dim);
+            keys = wide;
+            stride = a->dim * c->item;
+            reach = RV_NEAR;
+        }
+        scores_block(c, keys, stride, count, reach, (char *)a->scores + first * c->item);
+    }
+}
+
+rv_status rv_scores_run(const rv_scores_args *a)
+{
+    int64_t bytes, work;
+    if (!known(a->dtype) || a->threads < 0)
+        return RV_ERR_PARAM;
+    if (a->query_count < 0 || a->key_count < 0 || a->dim < 0 || rv_mul(a->key_count, a->dim, &bytes) || rv_mul(bytes, 8, &bytes) ||
+        rv_mul(a->query_count, a->dim, &work) || rv_mul(work, 8, &work) || rv_mul(a->key_count, a->query_count, &work) ||
+        rv_mul(work, 8, &work))
+        return RV_ERR_SHAPE;
+    if (a->query_count == 0 || a->key_count == 0)
+        return RV_OK;
+    bytes = a->key_count * a->dim * (int64_t)rv_dtype_size(a->dtype);
+    scores_call call = {.a = a, .k = rv_kernels_get(a->dtype), .item = a->dtype == RV_F64 ? 8 : 4, .reach = reach_of(bytes)};
+    /* a pair of vectors in registers costs about half of reading one */
+    if (rv_mul(bytes, a->query_count / 2 + 1, &work))
+        work = INT64_MAX / 2;
+    int threads = rv_threads_for(a->threads, work, RV_THREAD_BYTES, a->key_count);
+    call.piece = threads == 1 ? a->key_count : a->key_count / (4 * threads) + 1;
+    /* a few milliseconds, after which an interruption is noticed */
+    call.piece = min64(call.piece, max64(1, 16 * RV_THREAD_BYTES / max64(1, work / a->key_count)));
+    call.block = a->query_count == 1 && a->dtype <= RV_F64 ? call.piece
+                                                           : min64(call.piece, RV_SCORES_BLOCK / (a->dim * call.item + 1) / 4 * 4 + 4);
+    if (a->dtype > RV_F64) {
+        size_t room;
+        if (rv_mul_size((size_t)(call.block * a->dim * call.item), (size_t)threads, &room) || !(call.room = malloc(room + 1)))
+            return RV_ERR_NOMEM;
+    }
+    rv_status status = rv_parallel_for((a->key_count - 1) / call.piece + 1, threads, scores_task, &call, a->interrupted, a->context);
+    free(call.room);
+    return status;
+}
+
 rv_status rv_draw_run(uint64_t seed, double limit, double *x, int64_t n)
 {
     if (n < 0)

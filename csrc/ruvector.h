@@ -87,6 +87,22 @@ typedef struct rv_dots_args {
 } rv_dots_args;
 rv_status rv_dots_run(const rv_dots_args *args);
 
+/* scores[j][i] = scale * (queries[j] . keys[i]), the product rounded before it is scaled: the bits of a pair depend on nothing else,
+ * and are those of rv_dots_run for float32 and float64. `dtype` is the keys' storage; queries and scores are of the arithmetic's type,
+ * float64 for RV_F64, float32 for the rest. Rows are contiguous, `*_stride` bytes apart; counts of 0 write nothing. */
+typedef struct rv_scores_args {
+    rv_dtype dtype;
+    const void *queries, *keys;
+    void *scores;
+    int64_t query_count, key_count, dim;
+    int64_t query_stride, key_stride, score_stride;
+    double scale;
+    int threads;
+    rv_interrupt interrupted;
+    void *context;
+} rv_scores_args;
+rv_status rv_scores_run(const rv_scores_args *args);
+
 /* Softmax or log-softmax of `rows` rows of n contiguous elements, rows `*_stride` bytes apart; x == y is allowed.
  * A row of -inf only, or with NaN or +inf, is NaN, as the definition gives. */
 typedef struct rv_softmax_args {
@@ -453,6 +469,7 @@ typedef struct rv_api {
     rv_status (*map_run)(rv_map, rv_dtype, const void *, void *, int64_t);
     double (*map_ulp)(rv_map, rv_dtype);
     rv_status (*dots_run)(const rv_dots_args *);
+    rv_status (*scores_run)(const rv_scores_args *);
     rv_status (*softmax_run)(const rv_softmax_args *);
     rv_status (*norm_run)(const rv_norm_args *);
     rv_status (*activation_run)(const rv_activation_args *);

@@ -59,6 +59,7 @@ from ruvector.functional import (
     sliding_window_attention,
     varlen_attention,
 )
+from ruvector.index import AttentionIndex
 from ruvector.mechanisms.graph import GATLayer, gat, gat_search, gatv2
 from ruvector.mechanisms.hyperbolic import (
     exp_map,
@@ -107,6 +108,7 @@ from ruvector.mechanisms.sparse import (
     sparse_attention,
 )
 from ruvector.patterns import Pattern as SparsePattern
+from ruvector.retrieval import mha_search
 from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_runtime, use_isa
 
 from ruvector import sdk  # last: types are listed in the order in which the modules above add them
@@ -115,6 +117,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AttentionCache",
+    "AttentionIndex",
     "AttentionRecord",
     "AttentionState",
     "AttentionType",
@@ -173,6 +176,7 @@ __all__ = [
     "lorentz_distance",
     "lorentz_to_poincare",
     "merge_states",
+    "mha_search",
     "minkowski_dot",
     "mixed_curvature_attention",
     "mobius_add",

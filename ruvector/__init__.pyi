@@ -5,6 +5,9 @@ from typing import Any, Literal, NamedTuple, Protocol, SupportsIndex, overload
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ruvector.index import AttentionIndex as AttentionIndex
+from ruvector.retrieval import mha_search as mha_search
+
 __version__: str
 __all__: list[str]
 

@@ -55,6 +55,18 @@ cdef extern from "ruvector.h" nogil:
         rv_interrupt interrupted
         void *context
 
+    ctypedef struct rv_scores_args:
+        rv_dtype dtype
+        const void *queries
+        const void *keys
+        void *scores
+        int64_t query_count, key_count, dim
+        int64_t query_stride, key_stride, score_stride
+        double scale
+        int threads
+        rv_interrupt interrupted
+        void *context
+
     ctypedef struct rv_softmax_args:
         rv_dtype dtype
         const void *x
@@ -265,6 +277,7 @@ cdef extern from "ruvector.h" nogil:
         rv_status (*map_run)(rv_map, rv_dtype, const void *, void *, int64_t) noexcept nogil
         double (*map_ulp)(rv_map, rv_dtype) noexcept nogil
         rv_status (*dots_run)(const rv_dots_args *) noexcept nogil
+        rv_status (*scores_run)(const rv_scores_args *) noexcept nogil
         rv_status (*softmax_run)(const rv_softmax_args *) noexcept nogil
         rv_status (*norm_run)(const rv_norm_args *) noexcept nogil
         rv_status (*activation_run)(const rv_activation_args *) noexcept nogil

@@ -170,6 +170,32 @@ cdef object _rows(object query, object keys, tuple shape, int code):
     return out if RV_NDIM(out) else out[()]
 
 
+def scores(queries, keys, double scale):
+    """scale * (query . key) of every pair of C-contiguous queries (m, d), of the arithmetic's type, and keys (n, d): see rv_scores_run."""
+    cdef rv_scores_args args
+    cdef rv_status status
+    cdef object out = np.empty((RV_DIM(queries, 0), RV_DIM(keys, 0)), queries.dtype)
+    if plain_code(keys, bf16) < 0:
+        keys = _coerce.plain(_coerce.array(keys, "keys"), keys.dtype)
+    memset(&args, 0, sizeof(args))
+    args.dtype = <rv_dtype>plain_code(keys, bf16)
+    args.queries = RV_DATA(queries)
+    args.keys = RV_DATA(keys)
+    args.scores = RV_DATA(out)
+    args.query_count = RV_DIM(queries, 0)
+    args.key_count = RV_DIM(keys, 0)
+    args.dim = RV_DIM(keys, 1)
+    args.query_stride = RV_STRIDE(queries, 0)
+    args.key_stride = RV_STRIDE(keys, 0)
+    args.score_stride = RV_STRIDE(out, 0)
+    args.scale = scale
+    args.interrupted = poll_signals
+    with nogil:
+        status = api.scores_run(&args)
+    raise_for(status)
+    return out
+
+
 cdef object _softmax(object x, object axis, object out, bint log):
     cdef int code = plain_code(x, bf16)
     # an out that is x itself, or has the same layout and shares no byte with x, is written where it lies

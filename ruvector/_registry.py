@@ -165,6 +165,7 @@ _compiled: list[AttentionRecord] = _read_catalog()
 _shared = frozenset(row["name"] for row in catalog() if row["shared"])
 _python: dict[str, Composition] = {}
 _scores: dict[str, Callable] = {}
+_shares: set[str] = set()
 _names: dict[str, str] = {n: r.name for r in _compiled for n in (r.name, *r.aliases)}
 _index: dict[str, int] = {r.name: i for i, r in enumerate(_compiled)}
 
@@ -225,12 +226,18 @@ def score_of(name) -> Callable | None:
     return _scores.get(name)
 
 
-def add_type(record, fn=None, *, score=None, weights=None, fits=None):
+def score_is_share(name) -> bool:
+    """Whether a type's weights are its scores over their sum, not their softmax."""
+    return name in _shares
+
+
+def add_type(record, fn=None, *, score=None, share=False, weights=None, fits=None):
     """Adds a type of the package: the record of a composition and its function, or the name of a type that C runs.
 
-    `score` is what `score_of` returns; `weights(query, key, mask, *, causal, scale, **own parameters)` gives the weights
-    (..., L, S) of a composition, their mean over heads; `fits(width, **own parameters)` raises what a call with queries of
-    that width would, as far as no key is needed to tell.
+    `score` is what `score_of` returns, `share` what `score_is_share` does;
+    `weights(query, key, mask, *, causal, scale, **own parameters)` gives the weights (..., L, S) of a composition, their mean
+    over heads; `fits(width, **own parameters)` raises what a call with queries of that width would, as far as no key is
+    needed to tell.
     """
     name = record if isinstance(record, str) else record.name
     if fn is not None:
@@ -238,6 +245,8 @@ def add_type(record, fn=None, *, score=None, weights=None, fits=None):
         _names.update(dict.fromkeys((name, *record.aliases), name))
     if score is not None:
         _scores[name] = score
+    if share:
+        _shares.add(name)
 
 
 def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""):

@@ -62,6 +62,7 @@ FUNCTIONS = {
     "lorentz_distance",
     "lorentz_to_poincare",
     "merge_states",
+    "mha_search",
     "moe_attention",
     "moe_route",
     "minkowski_dot",
@@ -99,7 +100,7 @@ FUNCTIONS = {
     "varlen_attention",
     "xpos_attention",
 }
-CLASSES = {"AttentionCache", "AttentionState", "AttentionType", "CSRGraph", "ExpertLoad", "GATLayer", "KVCache", "LinearState",
+CLASSES = {"AttentionCache", "AttentionIndex", "AttentionState", "AttentionType", "CSRGraph", "ExpertLoad", "GATLayer", "KVCache", "LinearState",
            "MixtureOfExperts", "RopeScaling", "Routing", "SparsePattern", "UnknownAttentionType"}
 
 # The usage guide's rows, in its order: name -> (complexity, best_for). Types that are still to come have no row here yet.
@@ -397,6 +398,9 @@ class Signatures:
         rng=None,
         return_attention_weights=False,
     ): ...
+
+    @staticmethod
+    def mha_search(table, query, num_heads=8, k=10): ...
 
     @staticmethod
     def gat_search(nodes, edges, query_node_id, num_heads=4, k=10): ...

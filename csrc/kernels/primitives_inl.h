@@ -99,6 +99,103 @@ static void dots(const void *query, const void *keys, int64_t key_stride, int64_
         dots_one_by_one(q, keys, key_stride, count - i, dim, RV_SECOND_CACHE, out + i);
 }
 
+/* Sums of RV_CROSS_QUERIES x RV_CROSS_KEYS pairs stay in registers, two for each: 24 of 32, or 12 of AVX2's 16. */
+enum {
+    RV_CROSS_QUERIES = RV_LANES * sizeof(real) == 32 ? 2 : 3,
+    RV_CROSS_KEYS = RV_LANES * sizeof(real) == 32 ? 3 : 4,
+    RV_CROSS_BYTES = 24 << 10   /* of queries that stay in the first cache while keys pass */
+};
+
+RV_INLINE void cross_step(const real *const *q, const real *const *k, int64_t at, vreal (*sum)[RV_CROSS_KEYS], const int queries,
+                          const int keys)
+{
+    vreal y[RV_CROSS_KEYS];
+    for (int j = 0; j < keys; j++)
+        y[j] = v_load(k[j] + at);
+    for (int i = 0; i < queries; i++) {
+        vreal x = v_load(q[i] + at);
+        for (int j = 0; j < keys; j++)
+            sum[i][j] = v_fma(x, y[j], sum[i][j]);
+    }
+}
+
+/* Each pair's sums are those of dot_lanes, to the bit. queries and keys are constants. */
+RV_INLINE void cross_block(const char *queries_at, int64_t query_stride, const char *keys_at, int64_t key_stride, int64_t dim,
+                           char *scores, int64_t score_stride, const int queries, const int keys)
+{
+    const real *q[RV_CROSS_QUERIES], *k[RV_CROSS_KEYS];
+    vreal total[RV_CROSS_QUERIES][RV_CROSS_KEYS];
+    for (int i = 0; i < queries; i++)
+        q[i] = (const real *)(queries_at + i * query_stride);
+    for (int j = 0; j < keys; j++)
+        k[j] = (const real *)(keys_at + j * key_stride);
+    for (int i = 0; i < queries; i++)
+        for (int j = 0; j < keys; j++)
+            total[i][j] = v_zero();
+    int64_t d = 0;
+    do {
+        vreal s0[RV_CROSS_QUERIES][RV_CROSS_KEYS], s1[RV_CROSS_QUERIES][RV_CROSS_KEYS];
+        int64_t end = dim - d < 2 * RV_DOT_CHAIN * RV_LANES ? dim : d + 2 * RV_DOT_CHAIN * RV_LANES;
+        for (int i = 0; i < queries; i++)
+            for (int j = 0; j < keys; j++)
+                s0[i][j] = s1[i][j] = v_zero();
+        for (; d + 2 * RV_LANES <= end; d += 2 * RV_LANES) {
+            cross_step(q, k, d, s0, queries, keys);
+            cross_step(q, k, d + RV_LANES, s1, queries, keys);
+        }
+        if (d + RV_LANES <= end) {
+            cross_step(q, k, d, s0, queries, keys);
+            d += RV_LANES;
+        }
+        if (d < end) {
+            for (int i = 0; i < queries; i++)
+                for (int j = 0; j < keys; j++)
+                    s1[i][j] = v_fma(v_load_tail(q[i] + d, end - d), v_load_tail(k[j] + d, end - d), s1[i][j]);
+            d = end;
+        }
+        for (int i = 0; i < queries; i++)
+            for (int j = 0; j < keys; j++)
+                total[i][j] = v_add(total[i][j], v_add(s0[i][j], s1[i][j]));
+    } while (d < dim);
+    for (int i = 0; i < queries; i++) {
+        real *out = (real *)(scores + i * score_stride);
+        if (keys == 4)
+            v_sum4(total[i][0], total[i][1 % RV_CROSS_KEYS], total[i][2 % RV_CROSS_KEYS], total[i][3 % RV_CROSS_KEYS], out);
+        else
+            for (int j = 0; j < keys; j++)
+                out[j] = v_sum(total[i][j]);
+    }
+}
+
+/* Queries against RV_CROSS_KEYS keys, or one. */
+RV_INLINE void cross_keys(const char *queries, int64_t query_stride, int64_t count, const char *keys, int64_t key_stride, int64_t dim,
+                          char *scores, int64_t score_stride, const int width)
+{
+    int64_t i = 0;
+    for (; i + RV_CROSS_QUERIES <= count; i += RV_CROSS_QUERIES)
+        cross_block(queries + i * query_stride, query_stride, keys, key_stride, dim, scores + i * score_stride, score_stride,
+                    RV_CROSS_QUERIES, width);
+    for (; i < count; i++)
+        cross_block(queries + i * query_stride, query_stride, keys, key_stride, dim, scores + i * score_stride, score_stride, 1, width);
+}
+
+static void cross_dots(const void *queries, int64_t query_stride, int64_t query_count, const void *keys, int64_t key_stride,
+                       int64_t key_count, int64_t dim, void *scores, int64_t score_stride)
+{
+    int64_t group = RV_CROSS_BYTES / (int64_t)sizeof(real) / (dim + 1) / RV_CROSS_QUERIES * RV_CROSS_QUERIES;
+    group = group < RV_CROSS_QUERIES ? RV_CROSS_QUERIES : group;
+    for (int64_t first = 0; first < query_count; first += group) {
+        const char *q = (const char *)queries + first * query_stride, *k = keys;
+        char *out = (char *)scores + first * score_stride;
+        int64_t count = query_count - first < group ? query_count - first : group, i = 0;
+        for (; i + RV_CROSS_KEYS <= key_count; i += RV_CROSS_KEYS)
+            cross_keys(q, query_stride, count, k + i * key_stride, key_stride, dim, out + i * (int64_t)sizeof(real), score_stride,
+                       RV_CROSS_KEYS);
+        for (; i < key_count; i++)
+            cross_keys(q, query_stride, count, k + i * key_stride, key_stride, dim, out + i * (int64_t)sizeof(real), score_stride, 1);
+    }
+}
+
 #define RV_MAP_LOOP(f) \
     for (; i + RV_LANES <= n; i += RV_LANES) \
         v_store(dst + i, f(v_load(src + i))); \

@@ -14,6 +14,7 @@
 const rv_kernels RV_TABLE = {
     .dot = dot,
     .dots = dots,
+    .cross_dots = cross_dots,
     .map = map,
     .map_ulp = map_ulp,
     .softmax_rows = softmax_rows,

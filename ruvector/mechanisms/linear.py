@@ -575,9 +575,9 @@ def _random_feature_score(query, key, *, num_features, orthogonal, projection, s
 
 
 def _register():
-    add_type("linear", score=_linear_score)
+    add_type("linear", score=_linear_score, share=True)
     add_type("performer", score=_performer_score)
-    add_type("random_feature", score=_random_feature_score)
+    add_type("random_feature", score=_random_feature_score, share=True)
 
 
 _register()
