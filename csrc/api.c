@@ -29,4 +29,6 @@ const rv_api rv_api_table = {
     .projection_draw = rv_projection_draw,
     .linear_state = rv_linear_state,
     .linear_begin = rv_linear_begin,
+    .score_run = rv_score_run,
+    .heads_mean = rv_heads_mean,
 };

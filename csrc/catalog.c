@@ -1,4 +1,5 @@
 /* The attention types of attention.def: their records, and how each lowers to the arguments of rv_attn_run. */
+#include "catalog.h"
 #include "ruvector.h"
 #include "scalar_math.h"
 
@@ -7,7 +8,6 @@
 
 typedef enum { DENSE, CAUSAL, BEFORE, AROUND } pattern;
 typedef enum { ONE, SPLIT, GROUPED, SHARED } heads;
-typedef enum { DOT, ALIBI, DISTANCE, COSINE, FEATURES } logits;
 
 /* What parameters do to a call; a name means the same in every type. */
 typedef enum {
@@ -48,7 +48,7 @@ typedef struct row {
     engine *run;
     pattern pattern;
     heads heads;
-    logits logits;
+    rv_logits logits;
 } row;
 
 static const row rows[] = {
@@ -67,6 +67,8 @@ static const row rows[] = {
 enum { ROWS = (int)(sizeof rows / sizeof *rows) };
 
 const rv_type *rv_type_at(int i) { return i >= 0 && i < ROWS ? &rows[i].type : NULL; }
+
+rv_logits rv_type_logits(int index) { return rows[index].logits; }
 
 static char lower(char c) { return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c; }
 

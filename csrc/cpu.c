@@ -1,6 +1,8 @@
 /* What this machine has: instruction sets and the active one, cache sizes, the brand string. */
 #if defined(__linux__)
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #elif defined(__APPLE__)
 #define _DARWIN_C_SOURCE
 #endif

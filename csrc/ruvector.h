@@ -445,6 +445,30 @@ rv_status rv_type_run(int index, const rv_attn_args *args);
 
 #define RV_MAX_HEADS 1024
 
+/* ---- scores of pairs (score.c) -------------------------------------------------------------------------------- */
+
+/* scores[i] = what type `index` ranks key i by for query i, before any softmax and as if both stood at one position: scale
+ * query . key, softcapped, the mean over heads (in double); -scale distance of hyperbolic types; phi(query) . phi(key) of linear, its
+ * logarithm of performer, the mean cosine of random_feature (in double). Rows are contiguous, *_stride bytes apart, a stride of 0
+ * repeating one; scores are contiguous. float32 and float64 only. RV_ERR_SHAPE: dimensions that do not fit each other or the heads. */
+typedef struct rv_score_args {
+    rv_dtype dtype;
+    const void *query, *key;
+    void *scores;
+    int64_t count, query_dim, key_dim;
+    int64_t query_stride, key_stride;   /* bytes */
+    double scale;                       /* NAN: the type's own */
+    const double *projection;           /* NULL or random features, rows of query_dim numbers, contiguous */
+    int64_t projection_rows;
+    rv_fault *fault;                    /* set with RV_ERR_POINT */
+    rv_interrupt interrupted;
+    void *context;
+} rv_score_args;
+rv_status rv_score_run(int index, const double *params, const rv_score_args *args);
+
+/* out[i] = the mean over heads of weights[h][i], summed in double in the order of the heads; float32 and float64 only. */
+rv_status rv_heads_mean(rv_dtype dtype, const void *weights, int64_t heads, int64_t count, void *out);
+
 /* ---- linear attention (linear.c) ------------------------------------------------------------------------------ */
 
 /* What random features are drawn from where nobody gives a seed. */
@@ -491,6 +515,8 @@ typedef struct rv_api {
     rv_status (*projection_draw)(uint64_t, int, int64_t, int64_t, double *);
     int64_t (*linear_state)(int, const double *, int64_t, int64_t, int64_t, rv_dtype);
     rv_status (*linear_begin)(int, const double *, int64_t, int64_t, int64_t, rv_dtype, int64_t, double *);
+    rv_status (*score_run)(int, const double *, const rv_score_args *);
+    rv_status (*heads_mean)(rv_dtype, const void *, int64_t, int64_t, void *);
 } rv_api;
 
 #ifdef __cplusplus

@@ -1,6 +1,8 @@
 /* The thread pool and the number of threads. No OpenMP: its runtimes hang forked children and collide with each other. */
 #if defined(__linux__)
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #elif defined(__APPLE__)
 #define _DARWIN_C_SOURCE
 #endif

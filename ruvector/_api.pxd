@@ -273,6 +273,20 @@ cdef extern from "ruvector.h" nogil:
         int param_count
         const rv_param *params
 
+    ctypedef struct rv_score_args:
+        rv_dtype dtype
+        const void *query
+        const void *key
+        void *scores
+        int64_t count, query_dim, key_dim
+        int64_t query_stride, key_stride
+        double scale
+        const double *projection
+        int64_t projection_rows
+        rv_fault *fault
+        rv_interrupt interrupted
+        void *context
+
     ctypedef struct rv_api:
         rv_status (*map_run)(rv_map, rv_dtype, const void *, void *, int64_t) noexcept nogil
         double (*map_ulp)(rv_map, rv_dtype) noexcept nogil
@@ -298,3 +312,5 @@ cdef extern from "ruvector.h" nogil:
         rv_status (*projection_draw)(uint64_t, int, int64_t, int64_t, double *) noexcept nogil
         int64_t (*linear_state)(int, const double *, int64_t, int64_t, int64_t, rv_dtype) noexcept nogil
         rv_status (*linear_begin)(int, const double *, int64_t, int64_t, int64_t, rv_dtype, int64_t, double *) noexcept nogil
+        rv_status (*score_run)(int, const double *, const rv_score_args *) noexcept nogil
+        rv_status (*heads_mean)(rv_dtype, const void *, int64_t, int64_t, void *) noexcept nogil

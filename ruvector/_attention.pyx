@@ -555,6 +555,16 @@ def merge(outputs, lses, out, lse):
     raise_for(status)
 
 
+def heads_mean(weights, out):
+    """The mean over heads of float32 or float64 weights (batch, heads, count) into out (batch, count), both C-contiguous."""
+    cdef int64_t batch = RV_DIM(weights, 0), heads = RV_DIM(weights, 1), count = RV_DIM(weights, 2), at
+    cdef rv_dtype dtype = <rv_dtype>plain_code(weights, -1)
+    cdef int64_t item = 8 if dtype == RV_F64 else 4
+    for at in range(batch):
+        raise_for(api.heads_mean(dtype, <const char *>RV_DATA(weights) + at * heads * count * item, heads, count,
+                                 <char *>RV_DATA(out) + at * count * item))
+
+
 cdef class CompiledType:
     """A type of the C catalogue with its parameters resolved: the part of `ruvector.Attention` that is called."""
     cdef int index
@@ -613,6 +623,52 @@ cdef class CompiledType:
         a.weights = 1
         return attend(&a, query, keys, keys, mask, self.array, None, False, False, False, True, self.index, self.params,
                       self.scale)
+
+    def _score(self, query, key):
+        """Scores of pairs of plain float32 or float64 arrays of one dtype, (lead..., d) and (lead..., key width)."""
+        cdef rv_score_args args
+        cdef rv_status status = RV_OK
+        cdef int lead = RV_NDIM(query) - 1, i
+        cdef int64_t total = 1, at, rest
+        cdef object out = _coerce.empty((<object>query).shape[:lead], query.dtype)
+        cdef const char *q = <const char *>RV_DATA(query)
+        cdef const char *k = <const char *>RV_DATA(key)
+        cdef char *o = <char *>RV_DATA(out)
+        cdef int64_t sizes[32]
+        cdef int64_t q_strides[32]
+        cdef int64_t k_strides[32]
+        memset(&args, 0, sizeof(args))
+        args.dtype = <rv_dtype>plain_code(query, -1)
+        args.query_dim, args.key_dim = RV_DIM(query, lead), RV_DIM(key, lead)
+        args.scale = self.scale
+        args.count = 1
+        if lead > 0:
+            args.count = RV_DIM(query, lead - 1)
+            args.query_stride, args.key_stride = RV_STRIDE(query, lead - 1), RV_STRIDE(key, lead - 1)
+        for i in range(lead - 1):
+            sizes[i], q_strides[i], k_strides[i] = RV_DIM(query, i), RV_STRIDE(query, i), RV_STRIDE(key, i)
+            total *= sizes[i]
+        if self.array is not None and array_name(self.index) == "projection":
+            if RV_NDIM(self.array) != 2 or RV_DIM(self.array, 1) != args.query_dim or RV_DIM(self.array, 0) < 1:
+                _coerce.refuse_projection(self.array.shape, args.query_dim)
+            args.projection = <const double *>RV_DATA(self.array)
+            args.projection_rows = RV_DIM(self.array, 0)
+        args.interrupted = poll_signals
+        with nogil:
+            for at in range(total):
+                args.query = q
+                args.key = k
+                args.scores = o + at * args.count * (8 if args.dtype == RV_F64 else 4)
+                rest = at
+                for i in range(lead - 2, -1, -1):
+                    args.query = <const char *>args.query + rest % sizes[i] * q_strides[i]
+                    args.key = <const char *>args.key + rest % sizes[i] * k_strides[i]
+                    rest //= sizes[i]
+                status = api.score_run(self.index, self.params, &args)
+                if status != RV_OK:
+                    break
+        raise_for(status)
+        return out if lead > 0 else out[()]
 
     def _state(self, int64_t count, int64_t dim, int64_t v_dim, double_):
         """States of linear attention that have seen nothing: float64 (count, size), or None where sizes are too large."""

@@ -9,7 +9,6 @@ import numpy as np
 
 from ruvector import _attention, _coerce
 from ruvector._attention import scaled_dot_product_attention as scaled_dot_product_attention
-from ruvector._primitives import dot
 from ruvector._options import flag, float64_array, number, softcap_of
 from ruvector._registry import ComposedAttention, attention_types, get_attention, has_score, head_counts, score_of
 
@@ -401,21 +400,18 @@ def attention_score(query, key, attention_type="scaled_dot", **params):
     head_dim = width // num_heads
     if key_width != head_dim * num_kv_heads:
         raise ValueError(f"Query and key dimensions must match: {head_dim * num_kv_heads} vs {key_width}")
-    scale = own.get("scale")
-    scale = 1 / math.sqrt(head_dim) if scale is None else scale
+    return pair_scores(call, query, key)
+
+
+def pair_scores(call, query, key):
+    """Scores of a type that C runs for pairs of rows, whose widths are checked."""
+    lead = _coerce._broadcast((query.shape[:-1], key.shape[:-1]), f"query {query.shape}, key {key.shape}")
+    _coerce._few_axes(len(lead) + 1, query, key)
     dtype = query.dtype
-    if dtype.itemsize == 2:
-        query, key = query.astype(np.float32), key.astype(np.float32)
-    if num_heads == 1:
-        score = dot(query, key) * query.dtype.type(scale)
-    else:
-        groups = query.reshape(*query.shape[:-1], num_kv_heads, num_heads // num_kv_heads, head_dim)
-        score = dot(groups, key.reshape(*key.shape[:-1], num_kv_heads, 1, head_dim)) * query.dtype.type(scale)
-    softcap = own.get("softcap", 0.0)
-    if softcap:
-        score = softcap * np.tanh(score / softcap)
-    if num_heads > 1:
-        score = score.mean(axis=(-2, -1))
+    query, key = (
+        _coerce.plain(np.broadcast_to(x, (*lead, x.shape[-1])), np.dtype(_coerce.computed_in(dtype))) for x in (query, key)
+    )
+    score = call._score(query, key)
     return score.astype(dtype) if isinstance(score, np.ndarray) else dtype.type(score)
 
 
@@ -457,8 +453,13 @@ def attention_scores(query, keys, attention_type="scaled_dot", *, mask=None, **p
     weights = call._weights(query, keys, mask)
     if isinstance(call, ComposedAttention) or call.params.get("num_heads", 1) == 1:
         return weights
-    axis = -2 if np.ndim(query) == 1 else -3
-    return weights.mean(axis=axis, dtype=np.float64).astype(weights.dtype)
+    axis = weights.ndim - (2 if np.ndim(query) == 1 else 3)
+    lead, heads, rest = weights.shape[:axis], weights.shape[axis], weights.shape[axis + 1 :]
+    compute = _coerce.computed_in(weights.dtype)
+    mean = np.empty((*lead, *rest), compute)
+    flat = np.ascontiguousarray(weights, compute).reshape(math.prod(lead), heads, math.prod(rest))
+    _attention.heads_mean(flat, mean.reshape(flat.shape[0], flat.shape[2]))
+    return mean.astype(weights.dtype, copy=False)
 
 
 def _project(x, weight, bias, name):

@@ -619,7 +619,8 @@ def gat_search(nodes, edges, query_node_id, num_heads=4, k=10):
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     graph = graph_of(edges, len(nodes), len(nodes), False, False)
-    sources = graph.indices[graph.indptr[node] : graph.indptr[node + 1]]
+    # by number: edges in any order, and rows of a table in SQL, give the same bits
+    sources = np.sort(graph.indices[graph.indptr[node] : graph.indptr[node + 1]])
     weights = attention_scores(nodes[node], nodes[sources], "multi_head", num_heads=num_heads)
     ids, where = np.unique(sources, return_inverse=True)
     scores = np.bincount(where, weights.astype(np.float64), len(ids)).astype(weights.dtype)

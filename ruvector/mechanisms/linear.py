@@ -10,7 +10,7 @@ from ruvector import _coerce
 from ruvector._options import flag, number
 from ruvector._random import projection as drawn
 from ruvector._registry import add_type, get_attention
-from ruvector.functional import documented
+from ruvector.functional import documented, pair_scores
 
 _MASK = """mask : array_like of bool, optional
         True = attend. Broadcasts to ``(..., 1, S)``: which keys are seen is the same for every query, since a mask that differs
@@ -523,61 +523,24 @@ class LinearState:
 _TYPES = ("linear", "performer", "random_feature")
 
 
-def _pair(query, key):
-    """Rows in float64 and the dtype of the score."""
-    if query.ndim < 1 or key.ndim < 1:
-        raise ValueError(f"query and key must have at least one axis, got shapes {query.shape} and {key.shape}")
-    if query.shape[-1] != key.shape[-1]:
-        raise ValueError(f"Query and key dimensions must match: {query.shape[-1]} vs {key.shape[-1]}")
-    if query.shape[-1] < 1:
-        raise ValueError(f"head_dim must be at least 1, got query {query.shape}, key {key.shape}")
-    return query.astype(np.float64), key.astype(np.float64), query.dtype
+def _score(name):
+    """The score of a type of the family, which C computes in double."""
 
+    def score(query, key, **own):
+        if query.ndim < 1 or key.ndim < 1:
+            raise ValueError(f"query and key must have at least one axis, got shapes {query.shape} and {key.shape}")
+        if query.shape[-1] != key.shape[-1]:
+            raise ValueError(f"Query and key dimensions must match: {query.shape[-1]} vs {key.shape[-1]}")
+        if query.shape[-1] < 1:
+            raise ValueError(f"head_dim must be at least 1, got query {query.shape}, key {key.shape}")
+        return pair_scores(get_attention(name, **{option: x for option, x in own.items() if x is not None}), query, key)
 
-def _in(score, dtype):
-    return np.asarray(score).astype(dtype) if np.ndim(score) else dtype.type(score)
-
-
-def _features(x, feature_map):
-    return np.maximum(x, 0) if feature_map == "relu" else np.where(x > 0, x + 1, np.exp(np.minimum(x, 0)))
-
-
-def _linear_score(query, key, *, feature_map, scale=None):
-    query, key, dtype = _pair(query, key)
-    return _in((_features(query, feature_map) * _features(key, feature_map)).sum(-1), dtype)
-
-
-def _projection(dim, num_features, orthogonal, projection):
-    if projection is None:
-        return drawn(num_features, dim, orthogonal, None)
-    if projection.ndim != 2 or projection.shape[-1] != dim:
-        _coerce.refuse_projection(projection.shape, dim)
-    return projection
-
-
-def _performer_score(query, key, *, num_features, orthogonal, projection, scale):
-    """The logarithm of phi(query) . phi(key): an estimate of the logit."""
-    query, key, dtype = _pair(query, key)
-    features = _projection(query.shape[-1], num_features, orthogonal, projection)
-    root = query.shape[-1] ** -0.25 if scale is None else math.sqrt(scale)
-    query, key = query * root, key * root
-    exponents = (query + key) @ features.T - ((query * query).sum(-1) + (key * key).sum(-1))[..., None] / 2
-    most = exponents.max(-1)
-    return _in(most + np.log(np.exp(exponents - most[..., None]).mean(-1)), dtype)
-
-
-def _random_feature_score(query, key, *, num_features, orthogonal, projection, scale):
-    query, key, dtype = _pair(query, key)
-    features = _projection(query.shape[-1], num_features, orthogonal, projection) * math.sqrt(1 if scale is None else scale)
-    lengths = [np.sqrt((x * x).sum(-1, keepdims=True)) for x in (query, key)]
-    query, key = (x / np.where(length == 0, 1, length) for x, length in zip((query, key), lengths, strict=True))
-    return _in(np.cos((query - key) @ features.T).mean(-1), dtype)
+    return score
 
 
 def _register():
-    add_type("linear", score=_linear_score, share=True)
-    add_type("performer", score=_performer_score)
-    add_type("random_feature", score=_random_feature_score, share=True)
+    for name in _TYPES:
+        add_type(name, score=_score(name), share=name != "performer")  # performer's score is a logarithm
 
 
 _register()

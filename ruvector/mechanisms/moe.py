@@ -13,7 +13,7 @@ import numpy as np
 from ruvector import _coerce, _moe
 from ruvector._moe import top_k_gating
 from ruvector._options import flag, number, one_of, probability
-from ruvector._primitives import log_softmax, softmax
+from ruvector._primitives import batched_dot_products, log_softmax, softmax
 from ruvector._random import glorot, seed_of
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector.functional import documented
@@ -243,7 +243,9 @@ def _logits(tokens, gate, num_experts, seed):
         gate = _drawn_gate(*shape, seed)
     elif gate.shape != shape:
         raise ValueError(f"gate must have shape (dim, num_experts) = {shape}, got {gate.shape}")
-    return _coerce.matmul(rows, gate.astype(rows.dtype, copy=False))
+    gate = gate.astype(rows.dtype, copy=False)
+    # one token takes the core's own products, as it does in SQL: which sums a BLAS forms, no one says
+    return batched_dot_products(rows[0], gate.T)[None] if len(rows) == 1 else _coerce.matmul(rows, gate)
 
 
 def _jittered(tokens, jitter, rng):
