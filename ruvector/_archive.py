@@ -14,6 +14,7 @@ import re
 import secrets
 import stat
 import struct
+import tokenize
 import zipfile
 
 import numpy as np
@@ -35,6 +36,7 @@ _DAMAGE = (
     TypeError,
     ValueError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
 )
 
