@@ -157,7 +157,9 @@ class AttentionIndex:
     array(['west'], dtype=object)
     """
 
-    def __init__(self, dim, attention_type="scaled_dot", num_heads=None, *, head_dim=None, dtype=np.float32, capacity=0, **params):
+    def __init__(
+        self, dim, attention_type="scaled_dot", num_heads=None, *, head_dim=None, dtype=np.float32, capacity=0, **params
+    ):
         dim = count_of(dim, "dim")
         capacity = number(capacity, "capacity", whole=True)
         if capacity < 0:
@@ -322,7 +324,9 @@ class AttentionIndex:
         if len(ids) != len(rows):
             raise ValueError(f"ids must be one for each of the {len(rows)} vectors, got {len(ids)}")
         if self._count and len(ids) and _is_text(ids) != text:
-            raise TypeError(f"ids must be {'strings' if text else 'integers'}, as those of this index are, got {ids[0]!r}")
+            raise TypeError(
+                f"ids must be {'strings' if text else 'integers'}, as those of this index are, got {ids[0]!r}"
+            )
         plain, where = _distinct(ids, "ids"), self._where()
         for each in plain:
             if each in where:
@@ -557,7 +561,9 @@ class AttentionIndex:
             if _coerce.is_bfloat16(index.dtype):
                 vectors = vectors.view(index.dtype)
             if vectors.dtype != index.dtype or vectors.ndim != 2 or vectors.shape[1] != index.dim:
-                raise ValueError(f"vectors are {vectors.dtype} of shape {vectors.shape}, not {index.dtype} of width {index.dim}")
+                raise ValueError(
+                    f"vectors are {vectors.dtype} of shape {vectors.shape}, not {index.dtype} of width {index.dim}"
+                )
             if "names" in arrays:
                 names, ends = arrays["names"].tobytes(), arrays["ends"].tolist()
                 ids = [names[a:b].decode("utf-8", "surrogatepass") for a, b in zip([0, *ends], ends)]

@@ -63,7 +63,10 @@ def test_what_is_saved_comes_back(tmp_path, mmap, text, count, dtype):
         (ruvector.AttentionType.MultiHead(num_heads=2), {}),
         ("poincare", {"curvature": -0.5}),
         ("performer", {"projection": normal((8, 24), np.float64, "projection")}),
-        ("rope", {"num_heads": 2, "scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}}),
+        (
+            "rope",
+            {"num_heads": 2, "scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}},
+        ),
         ("scaled_dot", {"softcap": 3.0}),
     ],
 )
@@ -175,7 +178,14 @@ def test_sealed_files_that_are_no_index(tmp_path):
     np.savez(path, vectors=np.eye(3))
     with pytest.raises(IndexFileError, match="something else"):
         AttentionIndex.load(path)
-    facts = {"dim": 3, "dtype": "float32", "attention_type": "scaled_dot", "parameters": {}, "num_heads": None, "head_dim": None}
+    facts = {
+        "dim": 3,
+        "dtype": "float32",
+        "attention_type": "scaled_dot",
+        "parameters": {},
+        "num_heads": None,
+        "head_dim": None,
+    }
     arrays = {"ids": np.arange(2), "vectors": np.zeros((2, 3), np.float32)}
     for change, text in (
         ({"vectors": np.zeros((2, 4), np.float32)}, "width 3"),

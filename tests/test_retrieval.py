@@ -85,7 +85,9 @@ def test_rerank_is_its_stages():
     best = np.argsort(-weights, kind="stable")[:6]
     assert found.ids.tolist() == first[best].tolist()
     np.testing.assert_allclose(found.weights, weights[best], rtol=1e-13)
-    np.testing.assert_allclose(found.scores, reference.products(query[None], rows[first[best]], 4)[0], rtol=0, atol=1e-13)
+    np.testing.assert_allclose(
+        found.scores, reference.products(query[None], rows[first[best]], 4)[0], rtol=0, atol=1e-13
+    )
     assert found.ids.tolist() != first[:6].tolist(), "the second stage changes the order"
 
 
