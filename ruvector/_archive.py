@@ -14,6 +14,7 @@ import re
 import secrets
 import stat
 import struct
+import tokenize
 import zipfile
 
 import numpy as np
@@ -35,6 +36,7 @@ _DAMAGE = (
     TypeError,
     ValueError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
 )
 
@@ -117,7 +119,9 @@ def _check_seal(data, path, kind, verify):
     if found is None or found[1] != kind.encode():
         raise IndexFileError(f"{path} does not end as a ruvector {kind} does: it is cut off, damaged or something else")
     if int(found[2]) != VERSION:
-        raise IndexFileError(f"{path} is of version {int(found[2])} of the format; this release reads version {VERSION}")
+        raise IndexFileError(
+            f"{path} is of version {int(found[2])} of the format; this release reads version {VERSION}"
+        )
     if verify and hashlib.sha256(data[:-length]).hexdigest() != found[3].decode():
         raise IndexFileError(f"{path} is damaged: its checksum is not that of its contents")
 

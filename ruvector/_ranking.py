@@ -124,9 +124,7 @@ class Scorer:
         for first in range(0, len(queries), step):
             part = slice(first, first + step)
             hidden = np.isnan(scores[part])
-            weights[part] = attention_scores(
-                queries[part], rows, name, mask=~hidden if hidden.any() else None, **own
-            )
+            weights[part] = attention_scores(queries[part], rows, name, mask=~hidden if hidden.any() else None, **own)
         return weights
 
     @property

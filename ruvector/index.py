@@ -54,13 +54,10 @@ def _is_text(ids):
 
 def _ids_of(ids, name):
     """Ids as int64, or as a list of str."""
-    if isinstance(ids, str) or (np.ndim(ids) == 0 and not isinstance(ids, (set, frozenset, dict)) and not hasattr(ids, "__iter__")):
+    if isinstance(ids, str) or not np.iterable(ids):
         ids = [ids]
     if not isinstance(ids, np.ndarray):
-        try:
-            ids = list(ids)
-        except TypeError:
-            raise TypeError(f"{name} must be integers or strings, got {ids!r}") from None
+        ids = list(ids)
         if not ids:
             return np.empty(0, np.int64)
         if all(isinstance(each, str) for each in ids):
@@ -69,7 +66,7 @@ def _ids_of(ids, name):
     if ids.ndim > 1:
         raise ValueError(f"{name} must have one axis, got shape {ids.shape}")
     if ids.dtype.kind in "UTO":
-        return _ids_of(ids.tolist(), name)
+        return _ids_of(np.ravel(ids).tolist(), name)
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers or strings, got dtype {ids.dtype}")
     if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
@@ -160,7 +157,9 @@ class AttentionIndex:
     array(['west'], dtype=object)
     """
 
-    def __init__(self, dim, attention_type="scaled_dot", num_heads=None, *, head_dim=None, dtype=np.float32, capacity=0, **params):
+    def __init__(
+        self, dim, attention_type="scaled_dot", num_heads=None, *, head_dim=None, dtype=np.float32, capacity=0, **params
+    ):
         dim = count_of(dim, "dim")
         capacity = number(capacity, "capacity", whole=True)
         if capacity < 0:
@@ -325,7 +324,9 @@ class AttentionIndex:
         if len(ids) != len(rows):
             raise ValueError(f"ids must be one for each of the {len(rows)} vectors, got {len(ids)}")
         if self._count and len(ids) and _is_text(ids) != text:
-            raise TypeError(f"ids must be {'strings' if text else 'integers'}, as those of this index are, got {ids[0]!r}")
+            raise TypeError(
+                f"ids must be {'strings' if text else 'integers'}, as those of this index are, got {ids[0]!r}"
+            )
         plain, where = _distinct(ids, "ids"), self._where()
         for each in plain:
             if each in where:
@@ -420,7 +421,7 @@ class AttentionIndex:
             if filter.shape != (self._count,):
                 raise ValueError(f"filter must have shape ({self._count},), one for each id, got {filter.shape}")
             return np.flatnonzero(filter)
-        if isinstance(filter, str):
+        if isinstance(filter, str) or not np.iterable(filter):
             raise TypeError(f"filter must be a boolean array, ids or a function of ids, got {filter!r}")
         return np.sort(self._found(filter, "filter"))
 
@@ -560,7 +561,9 @@ class AttentionIndex:
             if _coerce.is_bfloat16(index.dtype):
                 vectors = vectors.view(index.dtype)
             if vectors.dtype != index.dtype or vectors.ndim != 2 or vectors.shape[1] != index.dim:
-                raise ValueError(f"vectors are {vectors.dtype} of shape {vectors.shape}, not {index.dtype} of width {index.dim}")
+                raise ValueError(
+                    f"vectors are {vectors.dtype} of shape {vectors.shape}, not {index.dtype} of width {index.dim}"
+                )
             if "names" in arrays:
                 names, ends = arrays["names"].tobytes(), arrays["ends"].tolist()
                 ids = [names[a:b].decode("utf-8", "surrogatepass") for a, b in zip([0, *ends], ends)]

@@ -249,7 +249,7 @@ def rerank(query, embeddings, top_k=10, stages=STAGES):
     plan = _stages(stages, top_k, rows.shape[1])
     if np.ndim(query) != 1:
         raise ValueError(f"query must have shape ({rows.shape[1]},), got {np.shape(query)}")
-    left = np.arange(len(rows))
+    left = places = np.arange(len(rows))
     for i, (scorer, keep) in enumerate(plan):
         asked, _ = scorer.queries(query, rows.dtype, "query")
         if i:

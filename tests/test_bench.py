@@ -194,6 +194,7 @@ def small(kind, dtype="float32", **sizes):
         "distance": {"points": 7, "keys": 30, "dim": 20},
         "graph": {"nodes": 50, "edges": 300},
         "gating": {"tokens": 70, "experts": 9},
+        "search": {"queries": 3, "keys": 60, "dim": 20},
     }
     options = {"causal": sizes.pop("causal", False)}
     return rows.Row(f"small-{kind}", "small", kind, {**shapes[kind], **sizes}, dtype, options)
@@ -236,7 +237,7 @@ def test_sparse_rows_are_right_and_count_their_pairs(isa, kind):
     assert row.operations == 4 * 2 * 16 * problem.mask().sum()
 
 
-@pytest.mark.parametrize("kind", ["softmax", "dot", "matvec", "distance", "graph", "gating"])
+@pytest.mark.parametrize("kind", ["softmax", "dot", "matvec", "distance", "graph", "gating", "search"])
 def test_other_kinds_are_right_and_wrong_ones_are_caught(isa, kind):
     problem = problems.make(small(kind))
     call = problem.ours()
@@ -329,7 +330,7 @@ except (ImportError, peers.Unsupported) as missing:
 for name in ("dense-f32-8x512x64", "causal-f32-8x512x64", "tiny-f32-1x10x64", "dense-f16-8x512x64", "softmax-f32-64x1024",
              "dot-f32-768", "matvec-f32-100x64", "causal-f32-32/8x1024x128", "poincare-f32-1000x1000x64",
              "gat-f32-1000x5000", "gating-f32-512x64", "linear-f32-8x4096x64", "linear-causal-f32-8x4096x64",
-             "favor-f32-8x4096x64"):
+             "favor-f32-8x4096x64", "search-f32-1x100000x768"):
     row = rows.by_name(name)
     if {peer!r} not in row.peers:
         continue

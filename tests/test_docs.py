@@ -1,4 +1,4 @@
-"""What is written about the attention types: docs/types.md, and the docstring of each type's function."""
+"""What is written: docs/types.md, the docstring of each type's function, and the examples of the other pages."""
 
 import doctest
 import inspect
@@ -109,3 +109,14 @@ def test_example_of_a_type_calls_it(name):
 def test_every_function_of_a_type_is_public():
     for name in RECORDS:
         assert function_of(name).__name__ in ruvector.__all__, name
+
+
+@pytest.mark.parametrize("name", ["search.md"])
+def test_examples_of_a_page_are_right(name):
+    """In a process of its own, as a reader would type them."""
+    page = PAGE.parent / name
+    if not page.exists():
+        pytest.skip(f"docs/{name} is not beside the tests")
+    code = f"import doctest, sys; r = doctest.testfile({str(page)!r}, False); print(*r); sys.exit(r.failed > 0)"
+    failed, tried = map(int, check_python(code).split()[-2:])
+    assert failed == 0 and tried > 10

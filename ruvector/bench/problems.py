@@ -433,6 +433,42 @@ class Gating(Problem):
         return out[self.rows]
 
 
+class Search(Problem):
+    """The rows with the largest products with each query, in order, and these products."""
+
+    TOP = 10
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.terms = row.sizes["dim"]
+        self.queries = self.normal(row.sizes["queries"], self.terms)
+        self.matrix = self.normal(row.sizes["keys"], self.terms)
+        self.checked = np.arange(min(len(self.queries), 4))
+
+    def ours(self) -> Call:
+        index = ruvector.AttentionIndex(self.terms, scale=1.0, capacity=len(self.matrix))
+        index.add(self.matrix)
+        return Call(partial(index.search, self.queries, self.TOP, weights=None), lambda r: self.both(r[:2]), "bounded")
+
+    def both(self, out: Any) -> Array:
+        """(ids, scores) as the scores and the products of the rows that the ids name, side by side."""
+        ids, scores = (np.asarray(x).reshape(len(self.queries), self.TOP) for x in out)
+        named = [exact.wide(self.matrix[i]) @ exact.wide(q) for i, q in zip(ids, self.queries, strict=True)]
+        return np.concatenate([scores, named], -1)
+
+    def truth(self) -> exact.Exact:
+        parts = []
+        for query in self.queries[self.checked]:
+            scores = np.concatenate([exact.wide(x) @ exact.wide(query) for x in np.array_split(self.matrix, 64)])
+            top = exact.dots(query, self.matrix[np.argsort(-scores, kind="stable")[: self.TOP]])
+            parts.append([np.tile(x, 2) for x in (top.value, top.arithmetic, top.peak)])
+        value, arithmetic, peak = (np.stack(x) for x in zip(*parts, strict=True))
+        return exact.Exact(value, arithmetic, 0.0, peak)
+
+    def sample(self, out: Array) -> Array:
+        return out[self.checked]
+
+
 KINDS: dict[str, type[Problem]] = {
     "attention": Attention,
     "cache": Cache,
@@ -445,6 +481,7 @@ KINDS: dict[str, type[Problem]] = {
     "distance": Distance,
     "graph": Graph,
     "gating": Gating,
+    "search": Search,
 }
 
 

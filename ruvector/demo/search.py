@@ -41,9 +41,10 @@ def shortlist(query: np.ndarray, embeddings: np.ndarray, size: int) -> tuple[np.
     tuple of ndarray
         Row numbers and cosines, each of shape (min(size, n),).
     """
-    cosine = ruvector.batched_dot_products(query, embeddings)
-    rows = np.argsort(-cosine, kind="stable")[:size]
-    return rows, cosine[rows]
+    index = ruvector.AttentionIndex(embeddings.shape[1], scale=1.0, capacity=len(embeddings))
+    index.add(embeddings)
+    rows, cosines, _ = index.search(query, size, weights=None)
+    return rows, cosines
 
 
 def mutual_attention(

@@ -309,6 +309,24 @@ static void primitives(const char *isa, rv_dtype dtype, int64_t n, int at_end)
         a.scores = copy;
         ok(rv_dots_run(&a));
         same(scores, copy, rows * item);
+        /* two queries and more in one row's place each: of the type of the arithmetic */
+        size_t real = dtype == RV_F64 ? 8 : 4, width = (size_t)n * real;
+        for (int64_t q = 1; q <= 4; q++) {
+            void *queries = guarded(1, (size_t)q * width, at_end), *all = guarded(3, (size_t)q * rows * real, at_end);
+            void *other = malloc((size_t)q * width), *result = malloc((size_t)q * rows * real);
+            fill(dtype == RV_F64 ? RV_F64 : RV_F32, queries, (size_t)(q * n));
+            rv_scores_args s = {.dtype = dtype, .queries = queries, .keys = keys, .scores = all, .query_count = q,
+                                .key_count = counts[i], .dim = n, .query_stride = (int64_t)width, .key_stride = (int64_t)bytes,
+                                .score_stride = (int64_t)(rows * real), .scale = 0.5, .threads = 1};
+            ok(rv_scores_run(&s));
+            s.queries = memcpy(other, queries, (size_t)q * width);
+            s.keys = plain;
+            s.scores = result;
+            ok(rv_scores_run(&s));
+            same(all, result, (size_t)q * rows * real);
+            free(other);
+            free(result);
+        }
     }
     free(plain);
 }

@@ -23,6 +23,7 @@ from ruvector.bench.problems import (
     Linear,
     Matvec,
     Problem,
+    Search,
     Softmax,
     Unsupported,
     Window,
@@ -103,6 +104,10 @@ class Peer(ABC):
 
     def gating(self, problem: Gating) -> dict[str, Call]:
         """The two best experts of every token and their weights."""
+        raise Unsupported("not one of its functions")
+
+    def search(self, problem: Search) -> dict[str, Call]:
+        """The rows with the largest products with each query."""
         raise Unsupported("not one of its functions")
 
     def calls(self, problem: Problem) -> dict[str, Call]:

@@ -1,4 +1,4 @@
-"""Faiss: its kernel of inner products, on one thread, and pairwise_distances, which has many."""
+"""Faiss: its kernel of inner products, on one thread, pairwise_distances, which has many, and IndexFlatIP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from ruvector.bench.peers import Peer
-from ruvector.bench.problems import Call, Matvec
+from ruvector.bench.problems import Call, Matvec, Search
 
 
 class Adapter(Peer):
@@ -29,3 +29,8 @@ class Adapter(Peer):
         kernel = partial(faiss.fvec_inner_products_ny, *pointers, d, n)
         pairwise = partial(faiss.pairwise_distances, problem.query[None], problem.matrix, faiss.METRIC_INNER_PRODUCT)
         return {"faiss kernel": Call(kernel, lambda _: out), "faiss": Call(pairwise)}
+
+    def search(self, problem: Search) -> dict[str, Call]:
+        index = faiss.IndexFlatIP(problem.terms)
+        index.add(problem.matrix)
+        return {"faiss": Call(partial(index.search, problem.queries, problem.TOP), lambda out: problem.both(out[::-1]))}

@@ -20,6 +20,7 @@ from ruvector.bench.problems import (
     Graph,
     Linear,
     Matvec,
+    Search,
     Softmax,
     Unsupported,
 )
@@ -103,6 +104,14 @@ def _gate(logits: Array, top: int) -> tuple[Array, Array]:
     return indices, _softmax(chosen)
 
 
+def _search(queries: Array, matrix: Array, top: int) -> tuple[Array, Array]:
+    scores = queries @ matrix.T
+    ids = np.argpartition(scores, -top, -1)[:, -top:]
+    found = np.take_along_axis(scores, ids, -1)
+    order = np.argsort(-found, -1)
+    return np.take_along_axis(ids, order, -1), np.take_along_axis(found, order, -1)
+
+
 class Adapter(Peer):
     """NumPy."""
 
@@ -172,3 +181,6 @@ class Adapter(Peer):
 
     def gating(self, problem: Gating) -> dict[str, Call]:
         return {"numpy": Call(partial(_gate, problem.logits, problem.TOP), problem.both)}
+
+    def search(self, problem: Search) -> dict[str, Call]:
+        return {"numpy": Call(partial(_search, problem.queries, problem.matrix, problem.TOP), problem.both)}

@@ -22,6 +22,7 @@ from ruvector.bench.problems import (
     Gating,
     Linear,
     Matvec,
+    Search,
     Softmax,
     Sparse,
     Window,
@@ -211,5 +212,14 @@ class Adapter(Peer):
         def run() -> tuple[torch.Tensor, torch.Tensor]:
             chosen, indices = torch.topk(logits, problem.TOP)
             return indices, torch.softmax(chosen, -1)
+
+        return {"torch": Call(run, problem.both)}
+
+    def search(self, problem: Search) -> dict[str, Call]:
+        queries, matrix = tensor(problem.queries), tensor(problem.matrix)
+
+        def run() -> tuple[torch.Tensor, torch.Tensor]:
+            scores, ids = torch.topk(queries @ matrix.T, problem.TOP)
+            return ids, scores
 
         return {"torch": Call(run, problem.both)}

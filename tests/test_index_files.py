@@ -1,0 +1,290 @@
+"""Files of an AttentionIndex: what comes back, what is refused, and what a crash leaves."""
+
+import hashlib
+import os
+import random
+import signal
+import stat
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import ruvector
+from ruvector import _archive
+from ruvector.index import IndexFileError
+from support import TIME_FACTOR, generator, normal, python_command, same_bits
+
+AttentionIndex = ruvector.AttentionIndex
+
+
+def made(count=50, dim=24, text=False, dtype=np.float32, kind="scaled_dot", **options):
+    index = AttentionIndex(dim, kind, dtype=dtype, **options)
+    rows = normal((count, dim), np.float32, "file", count, dim) * 0.1
+    index.add(rows, [f"text \u00fc {i} \ud800" for i in range(count)] if text else np.arange(count) * 7 - 3)
+    return index
+
+
+def equal(a, b):
+    query = normal((a.query_dim,), np.float32, "query") * 0.1
+    assert list(a) == list(b) and a.dtype == b.dtype and a.attention_type == b.attention_type
+    assert same_bits(a.vectors, b.vectors)
+    first, second = a.search(query, 9), b.search(query, 9)
+    assert first.ids.tolist() == second.ids.tolist()
+    assert same_bits(first.scores, second.scores) and same_bits(first.weights, second.weights)
+    return True
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_what_is_saved_comes_back(tmp_path, mmap, text, count, dtype):
+    index, path = made(count, text=text, dtype=dtype), tmp_path / "vectors.npz"
+    index.save(path)
+    loaded = AttentionIndex.load(path, mmap=mmap)
+    assert equal(loaded, index)
+    assert os.listdir(tmp_path) == ["vectors.npz"]
+    assert loaded.vectors.ctypes.data % 64 == 0
+    loaded.add(np.ones((2, 24)), ["a", "b"] if text else [1000, 1001])
+    assert len(loaded) == count + 2
+    if count:
+        first = next(iter(index))
+        loaded.update(first, np.zeros(24))
+        loaded.remove(first)
+    assert equal(AttentionIndex.load(path, mmap=True), index)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("multi_head", {"num_heads": 4}),
+        ("flash", {"num_heads": 3, "head_dim": 8}),
+        ("grouped_query", {"num_heads": 6, "num_kv_heads": 2, "scale": 0.3}),
+        (ruvector.AttentionType.MultiHead(num_heads=2), {}),
+        ("poincare", {"curvature": -0.5}),
+        ("performer", {"projection": normal((8, 24), np.float64, "projection")}),
+        (
+            "rope",
+            {"num_heads": 2, "scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64}},
+        ),
+        ("scaled_dot", {"softcap": 3.0}),
+    ],
+)
+def test_types_and_parameters_come_back(tmp_path, kind, options):
+    index = made(kind=kind, **options)
+    index.save(tmp_path / "typed.npz")
+    assert equal(AttentionIndex.load(tmp_path / "typed.npz"), index)
+
+
+def test_a_parameter_that_files_cannot_hold_is_refused_before_anything_is_written(tmp_path):
+    index = made(kind="sparse", pattern=ruvector.patterns.local(4))
+    with pytest.raises(TypeError, match="whose pattern is a"):
+        index.save(tmp_path / "no.npz")
+    assert os.listdir(tmp_path) == []
+
+
+def test_numpy_reads_the_file(tmp_path):
+    index = made()
+    index.save(tmp_path / "plain.npz")
+    with np.load(tmp_path / "plain.npz", allow_pickle=False) as stored:
+        assert same_bits(stored["vectors"], index.vectors)
+        assert stored["ids"].tolist() == index.ids.tolist()
+
+
+def test_a_mapped_index_is_searched_in_the_file(tmp_path):
+    path = tmp_path / "mapped.npz"
+    index = made(2000, 64)
+    index.save(path)
+    mapped, read = AttentionIndex.load(path, mmap=True), AttentionIndex.load(path)
+
+    def mapped_by(x):
+        while isinstance(x, np.ndarray):
+            if isinstance(x, np.memmap):
+                return True
+            x = x.base
+        return False
+
+    assert mapped_by(mapped.vectors) and not mapped_by(read.vectors)
+    # a file that takes its place leaves the mapped one as it was
+    other = made(10, 64)
+    other.save(path)
+    assert equal(mapped, index) and equal(AttentionIndex.load(path), other)
+    mapped.save(path)
+    assert equal(AttentionIndex.load(path, mmap=True), index)
+
+
+def test_no_byte_can_change_unseen(tmp_path):
+    """Every byte of a small file, one bit each, read either way."""
+    path, bad = tmp_path / "whole.npz", tmp_path / "bad.npz"
+    made(3, 4, text=True).save(path)
+    data, rng = path.read_bytes(), random.Random(5)
+    for at in range(len(data)):
+        changed = bytearray(data)
+        changed[at] ^= 1 << rng.randrange(8)
+        bad.write_bytes(changed)
+        with pytest.raises(IndexFileError, match="bad.npz"):
+            AttentionIndex.load(bad, mmap=at % 2 == 0)
+
+
+def test_a_file_that_is_cut_off_or_longer_is_refused(tmp_path):
+    path, bad = tmp_path / "whole.npz", tmp_path / "bad.npz"
+    made(3, 4).save(path)
+    data = path.read_bytes()
+    for length in range(0, len(data), 7):
+        bad.write_bytes(data[:length])
+        with pytest.raises(IndexFileError, match="bad.npz"):
+            AttentionIndex.load(bad, mmap=length % 2 == 0)
+    bad.write_bytes(data + b"\n")
+    with pytest.raises(IndexFileError, match="cut off"):
+        AttentionIndex.load(bad)
+    assert issubclass(IndexFileError, ValueError)
+
+
+def test_without_the_checksum_damaged_files_load_or_are_refused_cleanly(tmp_path):
+    path, bad = tmp_path / "whole.npz", tmp_path / "bad.npz"
+    made(40, 16).save(path)
+    data, rng, loaded = path.read_bytes(), random.Random(7), 0
+    vectors = data.index(np.ascontiguousarray(made(40, 16).vectors).tobytes())
+    for at in [vectors + 5, *(rng.randrange(len(data) - 90) for _ in range(800))]:
+        changed = bytearray(data)
+        changed[at] ^= 1 << rng.randrange(8)
+        bad.write_bytes(changed)
+        try:
+            index = AttentionIndex.load(bad, verify=False)
+            loaded += 1
+        except IndexFileError:
+            assert at != vectors + 5
+            continue
+        assert index.vectors.shape == (len(index), index.dim)
+    assert loaded > 300
+
+
+def sealed(path, kind=b"index", version=b"0001", body=b""):
+    seal = b"ruvector " + kind + b" " + version + b" sha256 "
+    path.write_bytes(body + seal + hashlib.sha256(body).hexdigest().encode() + b"\n")
+
+
+def test_sealed_files_that_are_no_index(tmp_path):
+    path = tmp_path / "odd.npz"
+    sealed(path, version=b"0002")
+    with pytest.raises(IndexFileError, match="version 2"):
+        AttentionIndex.load(path)
+    sealed(path, kind=b"other")
+    with pytest.raises(IndexFileError, match="something else"):
+        AttentionIndex.load(path)
+    sealed(path, body=b"no archive")
+    with pytest.raises(IndexFileError, match="cannot be read"):
+        AttentionIndex.load(path)
+    np.savez(path, vectors=np.eye(3))
+    with pytest.raises(IndexFileError, match="something else"):
+        AttentionIndex.load(path)
+    facts = {
+        "dim": 3,
+        "dtype": "float32",
+        "attention_type": "scaled_dot",
+        "parameters": {},
+        "num_heads": None,
+        "head_dim": None,
+    }
+    arrays = {"ids": np.arange(2), "vectors": np.zeros((2, 3), np.float32)}
+    for change, text in (
+        ({"vectors": np.zeros((2, 4), np.float32)}, "width 3"),
+        ({"vectors": np.zeros((2, 3))}, "float64"),
+        ({"ids": np.arange(3)}, "3 ids for 2"),
+    ):
+        _archive.save(path, "index", facts, {**arrays, **change})
+        with pytest.raises(IndexFileError, match=text):
+            AttentionIndex.load(path)
+    for change in ({"attention_type": "nothing"}, {"dim": 0}, {"dtype": "int32"}, {"parameters": {"x": 1}}):
+        _archive.save(path, "index", {**facts, **change}, arrays)
+        with pytest.raises(IndexFileError, match="cannot be read"):
+            AttentionIndex.load(path)
+    _archive.save(path, "index", facts, {**arrays, "ids": np.array([4, 4])})
+    with pytest.raises(IndexFileError, match="more than once"):
+        AttentionIndex.load(path).remove(4)
+
+
+def test_files_that_are_not_there_or_cannot_be_written(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        AttentionIndex.load(tmp_path / "none.npz")
+    with pytest.raises(FileNotFoundError):
+        made().save(tmp_path / "no folder" / "x.npz")
+    with pytest.raises(OSError):
+        made().save(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
+def test_permissions_and_links_are_kept(tmp_path):
+    path, link = tmp_path / "real.npz", tmp_path / "link.npz"
+    made().save(path)
+    os.chmod(path, 0o640)
+    link.symlink_to(path)
+    made(7).save(link)
+    assert link.is_symlink() and len(AttentionIndex.load(path)) == 7
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "old.npz"
+    made(5).save(path)
+    for name in ("fsync", "replace"):
+
+        def fail(*arguments):
+            raise OSError("no space left")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(_archive.os, name, fail)
+            with pytest.raises(OSError, match="no space left"):
+                made(9).save(path)
+        assert os.listdir(tmp_path) == ["old.npz"] and len(AttentionIndex.load(path)) == 5
+
+
+def test_the_file_reaches_the_disk_before_its_name(tmp_path, monkeypatch):
+    steps = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(_archive.os, name, lambda *a, real=real, name=name: (steps.append(name), real(*a))[1])
+    made().save(tmp_path / "x.npz")
+    assert steps == (["fsync", "replace", "fsync"] if os.name == "posix" else ["fsync", "replace"])
+
+
+CHILD = """
+import sys, numpy as np, ruvector
+path, number = sys.argv[1], int(sys.argv[2])
+while True:
+    number += 1
+    index = ruvector.AttentionIndex(64)
+    index.add(np.full((2000 + number % 7, 64), number, np.float32), np.arange(2000 + number % 7) + number)
+    index.save(path)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_kill_while_saving_never_breaks_or_loses_the_index(tmp_path):
+    """Fifty children that save without end are killed at any moment: what the last one said to have saved is there, or newer."""
+    path, rng, saved = tmp_path / "killed.npz", generator("kill"), 0
+    midway = 0
+    for _ in range(50):
+        with subprocess.Popen(
+            [*python_command(CHILD), str(path), str(saved)], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        ) as child:
+            said = int(child.stdout.readline())
+            time.sleep(rng.uniform(0, 0.05) * TIME_FACTOR)
+            child.send_signal(signal.SIGKILL)
+            said = max([said, *map(int, child.stdout.read().split())])
+            child.wait()
+        index = AttentionIndex.load(path)
+        number = int(index.vectors[0, 0])
+        assert said <= number <= said + 1
+        assert (index.vectors == number).all() and len(index) == 2000 + number % 7
+        assert index.ids.tolist() == list(range(number, number + len(index)))
+        saved = number
+        left = [name for name in os.listdir(tmp_path) if name != path.name]
+        assert all(name.startswith(".killed.npz.") and name.endswith(".tmp") for name in left)
+        midway += len(left)
+        for name in left:
+            os.unlink(tmp_path / name)
+    assert midway > 10, "hardly any child was killed inside a save"
