@@ -26,7 +26,7 @@ from ruvector.sdk import config as plain
 from ruvector.sdk.attention import Attention
 
 # Of projections that nobody gave.
-INIT_SEED = 42
+_INIT_SEED = 42
 
 WEIGHTS = ("w_q", "w_k", "w_v", "w_o", "b_q", "b_k", "b_v", "b_o")
 # Options that are a parameter of the types that have it.
@@ -285,7 +285,7 @@ class AttentionBuilder:
         """
         if not _coerce.is_floating(np.dtype(dtype)):
             raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {dtype!r}")
-        return self._with(init=(seed_of(rng, INIT_SEED), np.dtype(dtype)))
+        return self._with(init=(seed_of(rng, _INIT_SEED), np.dtype(dtype)))
 
     # Building --------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from ruvector._options import number, one_of, probability
 from ruvector._random import seed_of
 from ruvector.sdk import config as plain
 from ruvector.sdk.attention import _projected
-from ruvector.sdk.builder import INIT_SEED, _count, _drawn
+from ruvector.sdk.builder import _INIT_SEED, _count, _drawn
 
 
 class NormType(Enum):
@@ -289,7 +289,7 @@ class FeedForward:
             raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {dtype!r}")
         shapes = {"w_up": (dim, hidden), "w_down": (hidden, dim)} | ({"w_gate": (dim, hidden)} if gated else {})
         # another stream than that of the projections of attention beside it
-        arrays = _drawn(seed_of(rng, INIT_SEED + 1), np.dtype(dtype), shapes)
+        arrays = _drawn(seed_of(rng, _INIT_SEED + 1), np.dtype(dtype), shapes)
         return cls(**arrays, activation=activation, dropout=dropout)
 
     def __call__(self, x, training=False, rng=None):
