@@ -11,7 +11,7 @@ from ruvector._options import flag
 from ruvector._registry import head_counts
 from ruvector.functional import documented
 from ruvector.mechanisms.positions import rope
-from ruvector.sdk import config as plain
+from ruvector.sdk import plain
 
 
 def _both(a, b):
