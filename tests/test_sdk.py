@@ -1,6 +1,9 @@
 """The builder and what it builds: each option's effect, weights, heads, values, and the presets."""
 
 import copy
+import doctest
+import importlib
+import inspect
 import itertools
 import pickle
 import warnings
@@ -222,7 +225,7 @@ def test_weights_project(isa, lead):
     split = sdk.scaled_dot(16).num_heads(4, 2).weights(**w).build()
     oracle.check(split(q, k, v), expected)
     if not lead:
-        oracle.check(attention(q[0], k, v), [x[0] for x in expected])
+        oracle.check(attention(q[0], k, v), expected[:, 0])
 
 
 @pytest.mark.parametrize("missing", ["w_q", "w_k", "w_v", "w_o"])
@@ -561,3 +564,39 @@ def test_advanced_examples_of_the_guide():
     for tree in (True, False):
         attention = sdk.hyperbolic(512, -1.0).build() if tree else sdk.multi_head(512, 8).build()
         assert attention(*(points(attention.name, x) for x in qkv(4, 7, 512))).shape == (4, 512)
+
+
+# Docstrings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["attention", "builder", "layers", "models", "pipeline", "presets"])
+def test_examples_of_the_docstrings_are_right(module):
+    found = importlib.import_module(f"ruvector.sdk.{module}")
+    result = doctest.testmod(found, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0
+    assert result.attempted > 0 or module == "models"  # which need files
+
+
+@pytest.mark.parametrize("name", sorted(sdk.__all__))
+def test_docstring_says_what_there_is(name):
+    thing = getattr(sdk, name)
+    doc = inspect.getdoc(thing)
+    assert doc
+    assert doc.splitlines()[0].endswith((".", ":"))
+    if inspect.isfunction(thing):
+        for section in ("Parameters", "Returns", "Examples")[: 2 if name == "load" else 3]:  # load needs files
+            assert f"{section}\n{'-' * len(section)}\n" in doc, section
+        heads = doc.split("Parameters\n----------\n")[1].split("\n\n")[0]
+        explained = {
+            word for line in heads.splitlines() if line[:1] != " " for word in line.split(" : ")[0].split(", ")
+        }
+        assert set(inspect.signature(thing).parameters) <= explained
+    if inspect.isclass(thing):
+        for method, function in vars(thing).items():
+            if not method.startswith("_"):
+                assert inspect.getdoc(function) or isinstance(function, property) or not callable(function), method
+
+
+def test_every_name_is_public():
+    assert set(sdk.__all__) <= set(dir(sdk))
+    assert ruvector.sdk is sdk

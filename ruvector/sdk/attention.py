@@ -11,7 +11,7 @@ from ruvector._options import flag
 from ruvector._registry import head_counts
 from ruvector.functional import documented
 from ruvector.mechanisms.positions import rope
-from ruvector.sdk import config as plain
+from ruvector.sdk import plain
 
 
 def _both(a, b):
@@ -241,7 +241,7 @@ class Attention:
         return Attention(self.builder, self._call, self._heads, self._rotation, weights, mask)
 
     def _attend(self, query, key, value, mask, training, rng, out):
-        key, value = _coerce.array(key, "key"), _coerce.array(value, "value")
+        query, key, value = (_coerce.array(x, n) for x, n in ((query, "query"), (key, "key"), (value, "value")))
         if key.ndim < 2 or value.ndim < 2:
             _coerce.refuse_axes(query, key, value)
         mask = self._whole_mask(mask, query.ndim == 1)

@@ -9,7 +9,6 @@ from ruvector.sdk.attention import Attention
 
 _Rng = np.random.Generator | int | None
 
-INIT_SEED: int
 WEIGHTS: tuple[str, ...]
 
 class UnusedOptionWarning(UserWarning): ...

@@ -5,7 +5,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ruvector.sdk.attention import Attention
-from ruvector.sdk.stages import FeedForward, NormType
+from ruvector.sdk.layers import FeedForward
+from ruvector.sdk.stages import NormType
 
 _Rng = np.random.Generator | int | None
 

@@ -1,0 +1,387 @@
+"""Transformer layers and models from files: float64 references, torch.nn with copied weights, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import ruvector
+from ruvector import sdk
+from support import generator, normal
+
+
+def draw(shape, dtype, *seed):
+    return normal(shape, dtype, *seed, scale=shape[0] ** -0.5 if len(shape) > 1 else 0.3)
+
+
+def reference_attention(x, memory, w, heads, kv_heads, causal):
+    """One sequence in float64, head by head."""
+    q, k, v = (y @ w[f"w_{n}"] + w.get(f"b_{n}", 0) for y, n in ((x, "q"), (memory, "k"), (memory, "v")))
+    d, dv, out = q.shape[1] // heads, v.shape[1] // kv_heads, []
+    for h in range(heads):
+        g = h // (heads // kv_heads)
+        s = q[:, h * d : (h + 1) * d] @ k[:, g * d : (g + 1) * d].T / np.sqrt(d)
+        if causal:
+            s = np.where(np.tri(*s.shape, s.shape[1] - s.shape[0], dtype=bool), s, -np.inf)
+        p = np.exp(s - s.max(-1, keepdims=True))
+        out.append(p / p.sum(-1, keepdims=True) @ v[:, g * dv : (g + 1) * dv])
+    return np.concatenate(out, 1) @ w["w_o"] + w.get("b_o", 0)
+
+
+@pytest.mark.parametrize("heads, kv_heads", [(4, 4), (6, 2), (4, 1)])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_attention_equals_its_definition(heads, kv_heads, causal, cross, bias):
+    width, memory_width, d, dv = 24, 20 if cross else 24, 5, 7
+    w = {
+        "w_q": draw((width, heads * d), np.float64, "q"),
+        "w_k": draw((memory_width, kv_heads * d), np.float64, "k"),
+        "w_v": draw((memory_width, kv_heads * dv), np.float64, "v"),
+        "w_o": draw((heads * dv, 9), np.float64, "o"),
+    }
+    if bias:
+        w |= {f"b_{n}": draw(w[f"w_{n}"].shape[1:], np.float64, "b", n) for n in "qkvo"}
+    x = normal((3, 6, width), np.float64, "x")
+    memory = normal((3, 8, memory_width), np.float64, "memory") if cross else x
+    layer = sdk.MultiHeadAttention(**w, num_heads=heads, num_kv_heads=kv_heads, causal=causal)
+    got = layer(x, memory) if cross else layer(x)
+    for i in range(3):
+        np.testing.assert_allclose(got[i], reference_attention(x[i], memory[i], w, heads, kv_heads, causal), atol=1e-13)
+    for name in ("w_q", "w_k", "w_v"):
+        assert np.array_equal(getattr(layer, name), w[name])
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu"])
+def test_feed_forward_equals_its_definition(activation, gated):
+    w_up, w_gate, w_down = (draw(s, np.float64, i) for i, s in enumerate([(12, 30), (12, 30), (30, 10)]))
+    b_up, b_down = draw((30,), np.float64, "up"), draw((10,), np.float64, "down")
+    x = normal((2, 5, 12), np.float64, "x")
+    f = {
+        "gelu": ruvector.gelu,
+        "gelu_tanh": lambda h: ruvector.gelu(h, approximate="tanh"),
+        "relu": lambda h: np.maximum(h, 0),
+        "silu": ruvector.silu,
+    }[activation]
+    up = x @ w_up + b_up
+    hidden = f(x @ w_gate) * up if gated else f(up)
+    layer = sdk.FeedForward(
+        w_up, w_down, b_up=b_up, b_down=b_down, w_gate=w_gate if gated else None, activation=activation
+    )
+    np.testing.assert_allclose(layer(x), hidden @ w_down + b_down, atol=1e-14)
+
+
+# torch.nn with copied weights
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch, the peer of these tests, is not installed")
+
+
+def numbers(t):
+    return t.detach().numpy()
+
+
+def attention_of(module, heads, causal=False):
+    (w_q, w_k, w_v), (b_q, b_k, b_v) = (
+        np.split(numbers(module.in_proj_weight), 3),
+        np.split(numbers(module.in_proj_bias), 3),
+    )
+    return sdk.MultiHeadAttention(
+        w_q.T,
+        w_k.T,
+        w_v.T,
+        numbers(module.out_proj.weight).T,
+        b_q=b_q,
+        b_k=b_k,
+        b_v=b_v,
+        b_o=numbers(module.out_proj.bias),
+        num_heads=heads,
+        causal=causal,
+    )
+
+
+def norm_of(module):
+    return sdk.LayerNorm(numbers(module.weight), numbers(module.bias), eps=module.eps)
+
+
+def network_of(module, activation):
+    up, down = module.linear1, module.linear2
+    return sdk.FeedForward(
+        numbers(up.weight).T,
+        numbers(down.weight).T,
+        b_up=numbers(up.bias),
+        b_down=numbers(down.bias),
+        activation=activation,
+    )
+
+
+def shake(torch, module):
+    with torch.no_grad():
+        for i, p in enumerate(module.parameters()):
+            p += torch.from_numpy(normal(tuple(p.shape), np.float32, "shake", i, scale=0.1))
+    return module.eval()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_encoder_layer_of_torch(torch, norm_first, activation):
+    theirs = torch.nn.TransformerEncoderLayer(
+        48, 4, 100, activation=activation, norm_first=norm_first, batch_first=True
+    )
+    theirs = shake(torch, theirs)
+    ours = sdk.TransformerLayer(
+        attention_of(theirs.self_attn, 4),
+        network_of(theirs, activation),
+        norm_of(theirs.norm1),
+        norm_of(theirs.norm2),
+        norm_first=norm_first,
+    )
+    x = normal((3, 11, 48), np.float32, "x")
+    visible = generator("visible").random((3, 11)) < 0.7
+    visible[:, 0] = True
+    for mask in (None, visible):
+        expected = theirs.double()(
+            torch.from_numpy(x).double(), src_key_padding_mask=None if mask is None else torch.from_numpy(~mask)
+        )
+        theirs.float()
+        got = ours(x, mask=None if mask is None else mask[:, None, None, :])
+        assert got.dtype == np.float32
+        seen = slice(None) if mask is None else mask
+        np.testing.assert_allclose(got[seen], numbers(expected)[seen], atol=3e-6)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_decoder_layer_of_torch(torch, norm_first):
+    theirs = torch.nn.TransformerDecoderLayer(32, 4, 64, norm_first=norm_first, batch_first=True)
+    theirs = shake(torch, theirs)
+    ours = sdk.TransformerLayer(
+        attention_of(theirs.self_attn, 4, causal=True),
+        network_of(theirs, "relu"),
+        norm_of(theirs.norm1),
+        norm_of(theirs.norm3),
+        cross_attention=attention_of(theirs.multihead_attn, 4),
+        cross_norm=norm_of(theirs.norm2),
+        norm_first=norm_first,
+    )
+    x, memory = normal((2, 9, 32), np.float32, "x"), normal((2, 5, 32), np.float32, "memory")
+    hidden = torch.triu(torch.ones(9, 9, dtype=torch.bool), 1)
+    expected = theirs.double()(torch.from_numpy(x).double(), torch.from_numpy(memory).double(), tgt_mask=hidden)
+    np.testing.assert_allclose(ours(x, memory), numbers(expected), atol=3e-6)
+
+
+# Models from files
+
+
+def write(folder, config, tensors):
+    from safetensors.numpy import save_file
+
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, folder / "model.safetensors")
+    return folder
+
+
+def published(module):
+    return {name: numbers(x) for name, x in module.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def transformers(torch):
+    pytest.importorskip("safetensors", reason="models are read with safetensors")
+    return pytest.importorskip("transformers", reason="the peer of these tests is not installed")
+
+
+def small(transformers, kind):
+    if kind == "gpt2":
+        config = transformers.GPT2Config(vocab_size=97, n_positions=40, n_embd=32, n_layer=3, n_head=4)
+        return config, transformers.GPT2LMHeadModel(config)
+    sizes = {"vocab_size": 97, "max_position_embeddings": 40}
+    if kind == "distilbert":
+        config = transformers.DistilBertConfig(**sizes, dim=32, n_heads=4, n_layers=3, hidden_dim=50)
+        return config, transformers.DistilBertModel(config)
+    sizes |= {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 50}
+    if kind == "bert":
+        config = transformers.BertConfig(**sizes)
+        return config, transformers.BertModel(config)
+    config = transformers.RobertaConfig(**sizes, pad_token_id=1)
+    return config, transformers.RobertaModel(config)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("prefix", [False, True])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert"])
+def test_encoders_equal_those_of_transformers(torch, transformers, tmp_path, kind, prefix):
+    config, theirs = small(transformers, kind)
+    theirs = shake(torch, theirs)
+    tensors = {(f"{kind}." if prefix else "") + name: x for name, x in published(theirs).items()}
+    model = sdk.load(write(tmp_path / kind, config.to_dict(), tensors))
+    ids = generator("ids").integers(2, 97, (3, 20))
+    visible = np.arange(20) < np.array([[20], [13], [1]])
+    ids[~visible] = 1
+    options = (
+        {} if kind == "distilbert" else {"token_types": generator("types").integers(0, 1 + (kind == "bert"), ids.shape)}
+    )
+    theirs = theirs.double()
+    named = {} if kind == "distilbert" else {"token_type_ids": torch.from_numpy(options["token_types"])}
+    expected = theirs(torch.from_numpy(ids), attention_mask=torch.from_numpy(visible).long(), **named)[0]
+    got = model(ids, visible, **options)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got[visible], numbers(expected)[visible], atol=1e-5)
+    np.testing.assert_allclose(model(ids[0], **{k: v[0] for k, v in options.items()}), got[0], atol=1e-6)
+
+
+@pytest.mark.peer
+def test_gpt2_equals_that_of_transformers(torch, transformers, tmp_path):
+    config, theirs = small(transformers, "gpt2")
+    theirs = shake(torch, theirs)
+    tensors = published(theirs)
+    tensors.pop("lm_head.weight")  # tied
+    model = sdk.load(write(tmp_path / "gpt2", config.to_dict(), tensors))
+    ids = generator("ids").integers(0, 97, (2, 17))
+    expected = theirs.double()(torch.from_numpy(ids))[0]
+    np.testing.assert_allclose(model(ids), numbers(expected), atol=1e-5)
+
+
+def gpt2(folder, seed=0):
+    """A small GPT-2 with random weights, from a file."""
+    pytest.importorskip("safetensors", reason="models are read with safetensors")
+    width, inner, shapes = 32, 128, {"wte.weight": (97, 32), "wpe.weight": (40, 32)}
+    for i in range(3):
+        for name, rows, columns in (
+            ("attn.c_attn", width, 3 * width),
+            ("attn.c_proj", width, width),
+            ("mlp.c_fc", width, inner),
+            ("mlp.c_proj", inner, width),
+        ):
+            shapes |= {f"h.{i}.{name}.weight": (rows, columns), f"h.{i}.{name}.bias": (columns,)}
+    norms = [f"h.{i}.ln_{j}" for i in range(3) for j in (1, 2)] + ["ln_f"]
+    shapes |= {f"{name}.{part}": (width,) for name in norms for part in ("weight", "bias")}
+    tensors = {name: draw(shape, np.float32, seed, name) for name, shape in shapes.items()}
+    config = {"model_type": "gpt2", "n_embd": 32, "n_head": 4, "n_layer": 3, "n_positions": 40, "vocab_size": 97}
+    return write(folder, {**config, "activation_function": "gelu_new"}, tensors), config, tensors
+
+
+@pytest.mark.parametrize("steps", [[1] * 12, [5, 1, 1, 3, 2], [11, 1]])
+def test_decoding_through_caches_equals_the_full_forward(tmp_path, steps):
+    model = sdk.load(gpt2(tmp_path / "model")[0])
+    ids = generator("ids").integers(0, 97, (2, 12))
+    full, caches, at = model(ids), model.caches(batch=2), 0
+    for count in steps:
+        part = model(ids[:, at : at + count], caches)
+        np.testing.assert_allclose(part, full[:, at : at + count], atol=1e-5)
+        at += count
+    assert at == 12
+    assert [cache.length for cache in caches] == [12] * 3
+
+
+def test_generation_is_greedy(tmp_path):
+    model = sdk.load(gpt2(tmp_path / "model")[0])
+    start = generator("start").integers(0, 97, 4)
+    ids = start.tolist()
+    for _ in range(9):
+        ids.append(int(model(np.array(ids))[-1].argmax()))
+    assert model.generate(start, 9).tolist() == ids[4:]
+    assert model.generate(np.stack([start, start]), 9).tolist() == [ids[4:]] * 2
+    assert model.generate(start, 0).shape == (0,)
+    with pytest.raises(ValueError, match="count must be from 0 to 36, got 37"):
+        model.generate(start, 37)
+
+
+def test_files_that_do_not_fit_are_refused_by_name(tmp_path):
+    from safetensors.numpy import save_file
+
+    folder, config, tensors = gpt2(tmp_path / "model")
+    file = folder / "model.safetensors"
+
+    def refused(changed, text):
+        save_file(changed, file)
+        with pytest.raises(ValueError, match=text):
+            sdk.load(folder)
+
+    refused({k: v for k, v in tensors.items() if k != "h.1.mlp.c_fc.bias"}, r"no tensor h\.1\.mlp\.c_fc\.bias")
+    refused({**tensors, "h.7.extra": tensors["ln_f.bias"]}, r"does not use: h\.7\.extra")
+    shorter = {**tensors, "h.0.ln_1.bias": tensors["h.0.ln_1.bias"][:-1].copy()}
+    refused(shorter, r"h\.0\.ln_1\.bias must have shape \(32,\), got \(31,\)")
+    file.write_bytes(b"\x10\x00\x00")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        sdk.load(folder)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors does not exist"):
+        sdk.load(folder)
+    for change, text in (
+        ({"model_type": "xlnet"}, "model_type must be one of bert, .*, got 'xlnet'"),
+        ({"n_head": 5}, "n_embd 32 must be divisible by n_head 5"),
+        ({"n_layer": 0}, "n_layer must be a positive integer, got 0"),
+        ({"activation_function": "elu"}, "activation_function must be one of .*, got 'elu'"),
+        ({"layer_norm_epsilon": -1}, "layer_norm_epsilon must be a number of at least 0, got -1"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings must be True, got False"),
+    ):
+        (folder / "config.json").write_text(json.dumps({"activation_function": "gelu_new", **config, **change}))
+        with pytest.raises(ValueError, match=text):
+            sdk.load(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        sdk.load(folder)
+
+
+EYE = np.eye(4)
+ATTENTION = {"w_q": EYE, "w_k": EYE, "w_v": EYE, "w_o": EYE}
+
+
+@pytest.mark.parametrize(
+    "call, error, text",
+    [
+        (lambda: sdk.FeedForward(EYE, np.eye(5)), ValueError, r"w_down must have shape \(4, n\), got \(5, 5\)"),
+        (lambda: sdk.FeedForward(EYE, EYE, b_up=np.ones(3)), ValueError, r"b_up must have shape \(4,\), got \(3,\)"),
+        (lambda: sdk.FeedForward(EYE, EYE, w_gate=np.eye(3)), ValueError, r"w_gate must have shape \(4, 4\)"),
+        (lambda: sdk.FeedForward(EYE, EYE, activation="elu"), ValueError, "activation must be one of .*, got 'elu'"),
+        (lambda: sdk.FeedForward(EYE, EYE)(np.ones(3)), ValueError, r"x must have shape \(\.\.\., 4\), got \(3,\)"),
+        (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=3), ValueError, "w_q has 4 columns, which 3 heads"),
+        (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=0), ValueError, "num_heads must be at least 1, got 0"),
+        (
+            lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=4, num_kv_heads=3),
+            ValueError,
+            "num_heads 4 must be divisible by num_kv_heads 3",
+        ),
+        (
+            lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=4, num_kv_heads=2),
+            ValueError,
+            "w_k must have 2 columns, got 4",
+        ),
+        (
+            lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=2)(np.ones((2, 4)), cache=ruvector.KVCache(2, 2)),
+            ValueError,
+            "cache is for causal self-attention",
+        ),
+        (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=2)(np.ones(4)), ValueError, r"\.\.\., L, 4"),
+        (lambda: sdk.LayerNorm(EYE), ValueError, "weight must have one axis"),
+        (lambda: sdk.LayerNorm(EYE[0], EYE[0, :2]), ValueError, r"bias must have shape \(4,\), got \(2,\)"),
+        (lambda: sdk.LayerNorm(EYE[0], eps=-1), ValueError, "eps must be at least 0, got -1"),
+        (lambda: sdk.RMSNorm(EYE[0], eps=-1), ValueError, "eps must be at least 0, got -1"),
+        (lambda: sdk.TransformerLayer(len, len, len, 3), TypeError, "feed_forward_norm must be callable, got 3"),
+        (lambda: sdk.TransformerLayer(len, len, len, len, cross_norm=len), ValueError, "come together"),
+        (lambda: sdk.TransformerLayer(len, len, len, len)(EYE, EYE), ValueError, "memory is not used"),
+    ],
+)
+def test_layers_refuse_what_does_not_fit(call, error, text):
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_models_refuse_ids_that_are_none(tmp_path):
+    model = sdk.load(gpt2(tmp_path / "model")[0])
+    for ids, error, text in (
+        ([1.5], TypeError, "ids must be integers, got dtype float64"),
+        ([97], IndexError, "ids must be at least 0 and less than 97, got 97"),
+        ([-1], IndexError, "got -1"),
+        (5, ValueError, r"ids must have shape \(\.\.\., L\) with L from 1 to 40, got \(\)"),
+        ([1] * 41, ValueError, r"L from 1 to 40, got \(41,\)"),
+    ):
+        with pytest.raises(error, match=text):
+            model(ids)
+    with pytest.raises(ValueError, match="caches must be 3, one for each layer, got 1"):
+        model([1], model.caches()[:1])
