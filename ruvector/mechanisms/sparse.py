@@ -169,8 +169,7 @@ def sparse_attention(
     ``2 (d + dv)`` operations for each pair that the pattern shows: O(n sqrt(n)) in all with the stride's default. Windows, block
     layouts and residue classes run in the tiled kernel, other patterns gather their keys; states over disjoint keys are merged. The
     form is found once for a Pattern and lengths, of gathered keys from the boolean matrix in O(L S) time.
-    With dropout, the pattern becomes a mask of O(L S) bytes; with a mask, or where S - L is no multiple of the stride of "fixed",
-    it is found element by element, which takes O(L S). Error, hidden positions and rows that see nothing as in
+    With dropout, the pattern becomes a mask of O(L S) bytes. Error, hidden positions and rows that see nothing as in
     `scaled_dot_product_attention`; merging adds a rounding.
 
     References
@@ -362,9 +361,7 @@ def bigbird_attention(
     ``softmax(scale * q . k) v`` over those keys.
 
     O(L block_size (window_blocks + global_blocks + random_blocks) (d + dv)); blocks that are not seen cost nothing. Where S - L is no
-    multiple of block_size, blocks of queries and keys do not line up: the pattern is then found element by element, which takes O(L S).
-    With `causal`,
-    random blocks behind the query fall away. From Zaheer et al. 2020, arXiv:2007.14062.
+    multiple of block_size, the first block of queries is short. With `causal`, random blocks behind the query fall away. From Zaheer et al. 2020, arXiv:2007.14062.
 
     Examples
     --------
@@ -422,8 +419,7 @@ def axial_attention(
     ``softmax(scale * q . k) v`` over those keys.
 
     O(L (height + width) (d + dv)): query i of L stands at ``i + (S - L)`` and sees its row and its column under one softmax; states of
-    both are merged. The axes of Ho et al. 2019, arXiv:1912.12180, there one layer after the other. With a mask, or where S - L is no
-    multiple of the width, the pattern is found element by element, which takes O(L S).
+    both are merged. The axes of Ho et al. 2019, arXiv:1912.12180, there one layer after the other.
 
     Examples
     --------
