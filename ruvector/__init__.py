@@ -58,6 +58,7 @@ from ruvector.functional import (
     sliding_window_attention,
     varlen_attention,
 )
+from ruvector.mechanisms.axial import axial_attention
 from ruvector.mechanisms.graph import GATLayer, gat, gat_search, gatv2
 from ruvector.mechanisms.hyperbolic import (
     exp_map,
@@ -97,7 +98,6 @@ from ruvector.mechanisms.moe import (
 )
 from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
 from ruvector.mechanisms.sparse import (
-    axial_attention,
     bigbird_attention,
     block_sparse_attention,
     dilated_attention,

@@ -117,6 +117,19 @@ def block_lists(layout):
     return starts, np.nonzero(layout)[-1].astype(np.int32)
 
 
+def places(size, length, keys):
+    """The blocks of positions, `size` long, that queries stand in, and how far into the first of them the first query stands."""
+    first, shift = divmod(keys - length, size)
+    return np.arange(-(-(length + shift) // size)) + first, shift
+
+
+def own_blocks(size, length, keys, causal):
+    """The part in which queries see the block of positions that they stand in."""
+    standing, shift = places(size, length, keys)
+    own = standing[:, None] == np.arange(-(-keys // size))
+    return Blocks(own, size, size, shift, (None, 0 if causal else None))
+
+
 class Rows:
     """Keys gathered for each row: (lists, starts, indices)."""
 

@@ -118,12 +118,6 @@ def _positions(rows, length, keys):
     return rows[:, None] + (keys - length), np.arange(keys)[None, :]
 
 
-def _places(size, length, keys):
-    """The blocks of positions, `size` long, that queries stand in, and how far into the first of them the first query stands."""
-    first, shift = divmod(keys - length, size)
-    return np.arange(-(-(length + shift) // size)) + first, shift
-
-
 class _Band(Pattern):
     __slots__ = ()
 
@@ -182,13 +176,11 @@ class _Fixed(Pattern):
     def _parts(self, length, keys, causal):
         step = self._stride(keys)
         forward = self._fields[2] and not causal
-        places, shift = _places(step, length, keys)
-        own = places[:, None] == np.arange(-(-keys // step))
+        places, shift = low.places(step, length, keys)
         take = np.flatnonzero(np.arange(keys) % step >= step - self._summary(step))
         other = np.arange(-(-len(take) // self._summary(step)))
         others = places[:, None] != other if forward else places[:, None] > other
-        near = low.Blocks(own, step, step, shift, (None, None if forward else 0))
-        return near, low.Columns(take, low.Blocks(others, step, self._summary(step), shift))
+        return low.own_blocks(step, length, keys, not forward), low.Columns(take, low.Blocks(others, step, self._summary(step), shift))
 
 
 class _Dilated(Pattern):
@@ -319,9 +311,7 @@ class _Axial(Pattern):
 
     def _parts(self, length, keys, causal):
         width = self._width(keys)
-        places, shift = _places(width, length, keys)
-        own = places[:, None] == np.arange(-(-keys // width))
-        row = low.Blocks(own, width, width, shift, (None, 0 if causal else None))
+        row = low.own_blocks(width, length, keys, causal)
         above = low.Classes(width, None, 0, -1)
         return (row, above) if causal else (row, above, low.Classes(width, 0, None, 1))
 
@@ -404,7 +394,7 @@ def _layout_of(pattern, length, keys):
         return *pattern._fields, 0
     if isinstance(pattern, _BigBird):
         size = pattern._fields[0]
-        places, shift = _places(size, length, keys)
+        places, shift = low.places(size, length, keys)
         return pattern._layout(places, keys), size, size, shift
     found = pattern._block_layouts(length, keys)
     if found is None:
@@ -768,7 +758,7 @@ def axial(height=None, width=None):
 
     Notes
     -----
-    Rows and columns under one softmax; the axes of Ho et al. 2019, arXiv:1912.12180.
+    What `ruvector.axial_attention` shows in its mode "joint"; the axes of Ho et al. 2019, arXiv:1912.12180.
 
     Examples
     --------
