@@ -18,6 +18,7 @@ DISTANCE_PEERS = ("numpy", "torch", "geoopt", "jax", "numba")
 GRAPH_PEERS = ("numpy", "torch_geometric", "jax")
 GATING_PEERS = ("numpy", "torch", "onnxruntime")
 SPARSE_PEERS = ("torch",)
+HYPERBOLOID_PEERS = ("numpy", "geoopt", "numba")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Row:
             pairs = s["length"] * s["window"] - s["window"] * (s["window"] - 1) // 2
         elif self.kind == "blocks":
             pairs = s["length"] * s["block"] * s["blocks"]
+        elif self.kind == "pattern":
+            pairs = _pairs_of(self.group, s)
         if self.options.get("causal"):
             pairs -= s["length"] * (s["length"] - 1) // 2
         return 4.0 * s["heads"] * s["dim"] * pairs
@@ -94,7 +97,7 @@ class Row:
         s, item = self.sizes, {"float64": 8, "float32": 4}.get(self.dtype, 2)
         if self.work is not None:
             return self.work[1]
-        if self.kind in ("attention", "cache", "linear", "window", "blocks"):
+        if self.kind in ("attention", "cache", "linear", "window", "blocks", "pattern"):
             return item * s["dim"] * (2 * s["key_heads"] * s["keys"] + 2 * s["heads"] * s["length"])
         if self.kind == "softmax":
             return 2.0 * item * s["rows"] * s["columns"]
@@ -117,6 +120,24 @@ class Row:
         import ruvector
 
         return self.needs is None or hasattr(ruvector, self.needs)
+
+
+def _pairs_of(group: str, s: Mapping[str, int]) -> int:
+    """The pairs of a query and a key that a pattern shows, of as many queries as keys."""
+    n = s["keys"]
+    if group == "bigbird":
+        blocks, total = n // s["block"], 0
+        for b in range(blocks):
+            near = {k for k in range(blocks) if abs(k - b) <= s["near"] // 2 or k < s["first"]}
+            total += blocks if b < s["first"] else min(len(near) + s["random"], blocks)
+        return total * s["block"] ** 2
+    half, step = s["window"] // 2, s.get("step", 1)
+    pairs = sum(n - step * abs(t) for t in range(-half, half + 1) if step * abs(t) < n)
+    # global tokens see all and are seen by all; those pairs that the window has are not counted twice
+    tokens = s.get("tokens", 0)
+    near = 2 * sum(min(n, p + half + 1) - max(0, p - half) for p in range(tokens))
+    both = sum(1 for p in range(tokens) for j in range(tokens) if abs(p - j) <= half)
+    return pairs + 2 * n * tokens - tokens**2 - (near - both)
 
 
 def _attention(
@@ -226,6 +247,24 @@ def _sparse() -> Iterable[Row]:
         )
 
 
+def _patterns() -> Iterable[Row]:
+    """Patterns of which an eighth or less is seen; 0.63 of the peak is 70 % of what the dense kernel reaches."""
+    for group, n, goal, own in (
+        ("dilated", 4096, Goal(), {"window": 512, "step": 4}),
+        ("longformer", 4096, Goal(), {"window": 512, "tokens": 16}),
+        ("bigbird", 8192, Goal(None, None, 0.63), {"block": 128, "near": 3, "first": 1, "random": 4}),
+    ):
+        yield Row(
+            name=f"{group}-f32-8x{n}x64",
+            group=group,
+            kind="pattern",
+            sizes={"heads": 8, "key_heads": 8, "length": n, "keys": n, "dim": 64, **own},
+            goal=goal,
+            peers=SPARSE_PEERS,
+            needs="sparse_attention",
+        )
+
+
 def _tiny() -> Iterable[Row]:
     """One query, few keys, one head: the cost of a call."""
     for keys in (10, 32, 128):
@@ -323,6 +362,21 @@ def _distances() -> Iterable[Row]:
         )
 
 
+def _hyperboloid() -> Iterable[Row]:
+    """Points of the hyperboloid, as those of the ball."""
+    for points, keys, dim, goal in ((1, 100_000, 128, Goal(1.6)), (1000, 1000, 64, Goal(1.7))):
+        yield Row(
+            name=f"lorentz-f32-{points}x{keys}x{dim}",
+            group="lorentz",
+            kind="hyperboloid",
+            sizes={"points": points, "keys": keys, "dim": dim},
+            goal=goal,
+            peers=HYPERBOLOID_PEERS,
+            needs="lorentz_distance",
+            work=(2.0 * points * keys * dim if points > 1 else 0.0, 4.0 * (dim + 1) * (keys + points) + 4.0 * points * keys),
+        )
+
+
 def _graphs() -> Iterable[Row]:
     """A GAT layer, the projection and the sorting of edges included: 64 features, 4 heads of width 16."""
     for nodes, edges, goal in ((1000, 5000, Goal(3.0, 7.0)), (100_000, 1_000_000, Goal(9.0, 13.0))):
@@ -362,7 +416,7 @@ def _gating() -> Iterable[Row]:
         )
 
 
-ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_sparse(), *_tiny(), *_linear(), *_softmax(), *_dots(), *_distances(), *_graphs(), *_gating())
+ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_sparse(), *_patterns(), *_tiny(), *_linear(), *_softmax(), *_dots(), *_distances(), *_hyperboloid(), *_graphs(), *_gating())
 
 # What was tried where rows of a group fall short of their goals, and what bounds them (AMD Zen 5, one thread unless said).
 TRIED: Mapping[str, str] = {
