@@ -448,6 +448,7 @@ TRIED: Mapping[str, str] = {
         "All pairs: the products are float64, near its peak, since sums in float32 are off by several units for points of "
         "equal components; differences in float32 would take as many steps."
     ),
+    "lorentz": "One with many reads at 96 % of a plain read of memory: nothing is left beside numba, which is near it as well.",
     "gat": "On the small graph NumPy's product with the weights takes about half of the time.",
     "favor": "The products run at three quarters of the peak: NumPy's own, at its peak, would not leave room for 5x on one thread.",
 }
