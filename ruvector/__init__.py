@@ -60,6 +60,7 @@ from ruvector.functional import (
     varlen_attention,
 )
 from ruvector.index import AttentionIndex
+from ruvector.mechanisms.axial import axial_attention
 from ruvector.mechanisms.graph import GATLayer, gat, gat_search, gatv2
 from ruvector.mechanisms.hyperbolic import (
     exp_map,
@@ -99,7 +100,6 @@ from ruvector.mechanisms.moe import (
 )
 from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
 from ruvector.mechanisms.sparse import (
-    axial_attention,
     bigbird_attention,
     block_sparse_attention,
     dilated_attention,

@@ -951,6 +951,7 @@ def axial_attention(
     height: int | None = None,
     width: int | None = None,
     *,
+    mode: str = "sequential",
     mask: ArrayLike | None = None,
     causal: bool = False,
     scale: float | None = None,

@@ -441,6 +441,25 @@ def refuse_mask(x, batch, heads, q_len, kv_len, name):
     raise ValueError(f"{name} shape {np.shape(x)} does not broadcast to {want}")
 
 
+def fit_mask(mask, lead, q_len, kv_len, single=False, heads=None):
+    """A converted mask with an axis of queries, and of heads where there are `heads`, that broadcasts to (*lead, ..., q_len, kv_len).
+
+    The mask of a single query has no axis for it; a mask with one axis less than heads need is that of all heads.
+    """
+    given = mask
+    if single and mask.ndim:
+        mask = mask[..., None, :]
+    mask = mask.reshape((1,) * (2 - mask.ndim) + mask.shape)
+    full = (*lead, q_len, kv_len)
+    of_heads = heads is not None and mask.ndim == len(full) + 1
+    if heads is not None:
+        mask = mask if of_heads else np.expand_dims(mask, -3)
+        full = (*lead, heads, q_len, kv_len)
+    if mask.ndim > len(full) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], full[::-1])):
+        refuse_mask(given, lead, heads if of_heads else None, None if single else q_len, kv_len, "mask")
+    return mask
+
+
 def refuse_slopes(x, batch, heads):
     want = f"({heads},)" + (f" or {(*batch, heads)}" if batch else "")
     raise ValueError(f"alibi_slopes shape {x.shape} does not fit {want}")

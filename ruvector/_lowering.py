@@ -1,7 +1,7 @@
 """From patterns to kernels: the parts that a pattern is computed in, each a state over its own keys.
 
 Query i of L stands at position i + S - L. A plan is a tuple of parts over disjoint keys; one alone writes the result, several
-are merged. Only `Rows`, and parts that are alone, honour a mask of the caller.
+are merged. Each honours the mask of its call.
 """
 
 from __future__ import annotations
@@ -44,6 +44,28 @@ class Call(NamedTuple):
         )
 
 
+def rows_of(call, first, last):
+    """The call of the queries [first, last), and how far their positions are from those that fewer queries stand at."""
+    mask = call.mask
+    if mask is not None and mask.ndim > 1 and mask.shape[-2] > 1:
+        mask = mask[..., first:last, :]
+    part = call._replace(query=call.query[..., first:last, :], mask=mask)
+    return part, call.offset + first - part.offset
+
+
+def mask_view(mask, length, keys, first, step, shape):
+    """What strided_view would show of both axes of a mask that broadcasts to (..., length, keys); None where it would be empty.
+
+    Element [..., g, i, j] is that of query first[0] + g step[0] + i step[1] and key first[1] + g step[0] + j step[1].
+    """
+    if mask is None or 0 in shape:
+        return None
+    mask = np.broadcast_to(mask, (*mask.shape[:-2], length, keys))[..., first[0] :, first[1] :]
+    row, column = mask.strides[-2:]
+    strides = (*mask.strides[:-2], step[0] * (row + column), step[1] * row, step[1] * column)
+    return np.lib.stride_tricks.as_strided(mask, (*mask.shape[:-2], *shape), strides, writeable=False)
+
+
 def strided_view(x, first, step, lead, count, axis):
     """Rows first + i + step * t as [..., i, t, ...] with i < lead, t < count; `axis` (-1 or -2) holds the rows."""
     x = x[..., first:, :] if axis == -2 else x[..., first:]
@@ -66,13 +88,16 @@ class Band:
 
 
 class Blocks:
-    """Lists of key blocks inside a window: layout (nQ, nK) or (H, nQ, nK), boolean."""
+    """Lists of key blocks inside a window: layout (nQ, nK) or (H, nQ, nK), boolean; the first block of queries begins `shift` rows
+    before the first query."""
 
-    def __init__(self, layout, block_q, block_k, window=(None, None), mask=None):
-        starts = np.zeros(math.prod(layout.shape[:-1]) + 1, np.int64)
-        np.cumsum(layout.sum(-1).ravel(), out=starts[1:])
-        blocks = np.nonzero(layout)[-1].astype(np.int32)
-        self.blocks = (False, block_q, block_k, len(layout) if layout.ndim == 3 else 1, starts, blocks)
+    def __init__(self, layout, block_q, block_k, shift=0, window=(None, None), mask=None):
+        # the core's blocks begin with a query: a first block that is cut short is a call of its own
+        cuts = [(0, None, layout)]
+        if shift and layout.shape[-2] > 1:
+            cuts = [(0, block_q - shift, layout[..., :1, :]), (block_q - shift, None, layout[..., 1:, :])]
+        lists = len(layout) if layout.ndim == 3 else 1
+        self.pieces = [(*rows, (False, block_q, block_k, lists, *block_lists(part))) for *rows, part in cuts]
         self.window = window
         self.mask = mask
 
@@ -80,7 +105,29 @@ class Blocks:
         """Writes the state of this part."""
         if self.mask is not None:
             call = call._replace(mask=self.mask)
-        lse[...] = call.run(self.window, self.blocks, out=out)[1]
+        for first, last, blocks in self.pieces:
+            part, shift = rows_of(call, first, last)
+            lse[..., first:last] = part.run(self.window, blocks, out=out[..., first:last, :], shift=shift)[1]
+
+
+def block_lists(layout):
+    """Where the list of each block of queries starts, and the lists."""
+    starts = np.zeros(math.prod(layout.shape[:-1]) + 1, np.int64)
+    np.cumsum(layout.sum(-1).ravel(), out=starts[1:])
+    return starts, np.nonzero(layout)[-1].astype(np.int32)
+
+
+def places(size, length, keys):
+    """The blocks of positions, `size` long, that queries stand in, and how far into the first of them the first query stands."""
+    first, shift = divmod(keys - length, size)
+    return np.arange(-(-(length + shift) // size)) + first, shift
+
+
+def own_blocks(size, length, keys, causal):
+    """The part in which queries see the block of positions that they stand in."""
+    standing, shift = places(size, length, keys)
+    own = standing[:, None] == np.arange(-(-keys // size))
+    return Blocks(own, size, size, shift, (None, 0 if causal else None))
 
 
 class Rows:
@@ -105,15 +152,9 @@ class Window:
 
     def run(self, call, out, lse):
         """Writes the state of this part."""
-        length = call.query.shape[-2]
         lse[...] = call.run(self.window, shared=self.shared, out=out)[1]
         for first, last in self.rows:
-            mask = call.mask
-            if mask is not None and mask.ndim > 1 and mask.shape[-2] == length:
-                mask = mask[..., first:last, :]
-            part = call._replace(query=call.query[..., first:last, :], mask=mask)
-            # the offset of fewer queries is larger by as many: the difference goes into the shift
-            shift = call.offset + first - part.offset
+            part, shift = rows_of(call, first, last)
             lse[..., first:last] = part.run((None, self.most), out=out[..., first:last, :], shift=shift)[1]
 
 
@@ -152,7 +193,8 @@ class Classes:
                 key, value = (strided_view(x, residue, self.step, classes, count, -2) for x in (call.key, call.value))
             else:
                 key, value = (x[..., None, :0, :] for x in (call.key, call.value))
-            part = call._replace(query=query, key=key, value=value)
+            mask = mask_view(call.mask, length, keys, (first, residue), (1, self.step), (classes, queries, count))
+            part = call._replace(query=query, key=key, value=value, mask=mask)
             result = part.run(self.window, out=into, shift=place - part.offset + self.shift)[1]
             strided_view(lse, first, self.step, classes, queries, -1)[...] = result
 
@@ -160,13 +202,18 @@ class Classes:
 class Columns:
     """Some keys, put side by side, in blocks of their own."""
 
-    def __init__(self, take, layout, block_q, block_k):
+    def __init__(self, take, blocks):
         self.take = take
-        self.part = Blocks(layout, block_q, block_k)
+        self.part = blocks
 
     def run(self, call, out, lse):
         """Writes the state of this part."""
-        self.part.run(call._replace(key=call.key[..., self.take, :], value=call.value[..., self.take, :]), out, lse)
+        mask = call.mask
+        if mask is not None and mask.ndim and mask.shape[-1] > 1:
+            mask = mask[..., self.take]
+        side = call._replace(key=call.key[..., self.take, :], value=call.value[..., self.take, :], mask=mask)
+        # the offset of fewer keys plays no part: these blocks have no window
+        self.part.run(side, out, lse)
 
 
 def runs(numbers):

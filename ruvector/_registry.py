@@ -308,6 +308,8 @@ _LACKS = {
     "performer": ("dropout",),
     "random_feature": ("dropout",),
 }
+# The core takes whole numbers below this, all of which float64 holds.
+_MOST = 9_000_000_000_000_000
 _AT_CALL = ("mask", "training", "rng", "out")
 
 
@@ -328,6 +330,8 @@ def resolve(name, options) -> tuple[AttentionRecord, dict, dict]:
     for key, value in options.items():
         if key in own:
             own[key] = next(p for p in record.parameters if p.name == key).check(value)
+            if record.name in _index and isinstance(own[key], int) and own[key] >= _MOST:
+                raise ValueError(f"{key} must be less than {_MOST:.0e}, got {value}")
         elif key not in shared:
             raise TypeError(f"attention type {record.name!r} has no option {key!r}; it has {', '.join([*own, *shared])}")
         elif key == "causal":

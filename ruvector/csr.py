@@ -18,6 +18,12 @@ def edge_list(edge_index, name="edge_index"):
         raise TypeError(f"{name} has dtype {array.dtype}; expected an integer dtype")
     if array.ndim != 2 or array.shape[0] != 2:
         raise ValueError(f"{name} must have shape (2, E), sources and targets, got {array.shape}")
+    if array.dtype == np.uint64:
+        # as int64 they would come back negative
+        far = np.argwhere(array > np.uint64(2**63 - 1))
+        if len(far):
+            at = tuple(far[0].tolist())
+            raise IndexError(f"{name}[{at[0]}, {at[1]}] is {array[at]}, out of range: no node has a number past 63 bits")
     dtype = np.int32 if array.dtype == np.int32 else np.int64
     source, target = np.ascontiguousarray(array[0], dtype), np.ascontiguousarray(array[1], dtype)
     return np.require(source, dtype, "A"), np.require(target, dtype, "A")

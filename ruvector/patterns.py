@@ -100,13 +100,13 @@ class Pattern:
         return None
 
     def _plan(self, length, keys, causal, masked):
-        """The parts of a call, alone where it has a mask."""
+        """The parts of a call."""
         kind = (length, keys, causal, masked)
         plan = self._plans.get(kind)
         if plan is None:
             self._fit(length, keys)
             plan = self._parts(length, keys, causal)
-            if plan is None or (masked and (len(plan) > 1 or isinstance(plan[0], low.Classes | low.Columns))):
+            if plan is None:
                 plan = low.general(self, length, keys, 0 if causal else None, masked)
             if len(self._plans) >= _KEPT:
                 self._plans.clear()
@@ -175,17 +175,12 @@ class _Fixed(Pattern):
 
     def _parts(self, length, keys, causal):
         step = self._stride(keys)
-        if (keys - length) % step:
-            return None
         forward = self._fields[2] and not causal
-        first, block = (keys - length) // step, -(-keys // step)
-        place = np.arange(-(-length // step))[:, None] + first
-        own = place == np.arange(block)
+        places, shift = low.places(step, length, keys)
         take = np.flatnonzero(np.arange(keys) % step >= step - self._summary(step))
         other = np.arange(-(-len(take) // self._summary(step)))
-        others = place != other if forward else place > other
-        near = low.Blocks(own, step, step, (None, None if forward else 0))
-        return near, low.Columns(take, others, step, self._summary(step))
+        others = places[:, None] != other if forward else places[:, None] > other
+        return low.own_blocks(step, length, keys, not forward), low.Columns(take, low.Blocks(others, step, self._summary(step), shift))
 
 
 class _Dilated(Pattern):
@@ -256,7 +251,7 @@ class _Blocks(Pattern):
         return layout[..., rows // block_q, :][..., np.arange(keys) // block_k]
 
     def _parts(self, length, keys, causal):
-        return (low.Blocks(*self._fields, window=(None, 0 if causal else None)),)
+        return (low.Blocks(*self._fields, 0, (None, 0 if causal else None)),)
 
 
 def _pair_text(block_q, block_k):
@@ -292,11 +287,7 @@ class _BigBird(Pattern):
         return self._layout(places, keys)[back][:, np.arange(keys) // size]
 
     def _parts(self, length, keys, causal):
-        size = self._fields[0]
-        if (keys - length) % size:
-            return None
-        places = np.arange(-(-length // size)) + (keys - length) // size
-        return (low.Blocks(self._layout(places, keys), size, size, (None, 0 if causal else None)),)
+        return (low.Blocks(*_layout_of(self, length, keys), (None, 0 if causal else None)),)
 
 
 class _Axial(Pattern):
@@ -320,10 +311,7 @@ class _Axial(Pattern):
 
     def _parts(self, length, keys, causal):
         width = self._width(keys)
-        if (keys - length) % width:
-            return None
-        place = np.arange(-(-length // width))[:, None] + (keys - length) // width
-        row = low.Blocks(place == np.arange(-(-keys // width)), width, width, (None, 0 if causal else None))
+        row = low.own_blocks(width, length, keys, causal)
         above = low.Classes(width, None, 0, -1)
         return (row, above) if causal else (row, above, low.Classes(width, 0, None, 1))
 
@@ -397,18 +385,17 @@ class _Pair(Pattern):
 
     def _parts(self, length, keys, causal):
         found = _layout_of(self, length, keys)
-        return None if found is None else (low.Blocks(*found, window=(None, 0 if causal else None)),)
+        return None if found is None else (low.Blocks(*found, (None, 0 if causal else None)),)
 
 
 def _layout_of(pattern, length, keys):
-    """(layout, block_q, block_k) of a pattern of whole blocks that start with the first query, else None."""
+    """(layout, block_q, block_k, shift) of a pattern of whole blocks, as `Blocks` takes them, else None."""
     if isinstance(pattern, _Blocks):
-        return pattern._fields
+        return *pattern._fields, 0
     if isinstance(pattern, _BigBird):
         size = pattern._fields[0]
-        if (keys - length) % size:
-            return None
-        return pattern._layout(np.arange(-(-length // size)) + (keys - length) // size, keys), size, size
+        places, shift = low.places(size, length, keys)
+        return pattern._layout(places, keys), size, size, shift
     found = pattern._block_layouts(length, keys)
     if found is None:
         return None
@@ -451,7 +438,7 @@ class _Intersection(_Pair):
         )
         if found is not None:
             left, right = b._fields
-            return (low.Blocks(*found, window=(left, _ahead(right, causal))),)
+            return (low.Blocks(*found, (left, _ahead(right, causal))),)
         return super()._parts(length, keys, causal)
 
 
@@ -771,7 +758,7 @@ def axial(height=None, width=None):
 
     Notes
     -----
-    Rows and columns under one softmax; the axes of Ho et al. 2019, arXiv:1912.12180.
+    What `ruvector.axial_attention` shows in its mode "joint"; the axes of Ho et al. 2019, arXiv:1912.12180.
 
     Examples
     --------

@@ -16,6 +16,7 @@ if not any(p.suffix in (".so", ".pyd") for p in COMPILED):
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE.parent]
 
 import hypothesis  # noqa: E402
+import reference_axial  # noqa: E402, F401  its oracle adds itself to the table
 import ruvector  # noqa: E402
 import support  # noqa: E402
 

@@ -782,16 +782,6 @@ def bigbird(query, key, value, *, mask=None, causal=False, scale=None, **blocks)
     return seen_by(bigbird_visible(**blocks), query, key, value, mask, causal, scale)
 
 
-def axial(query, key, value, *, height=None, width=None, mask=None, causal=False, scale=None):
-    """The same row or the same column of a grid."""
-
-    def visible(p, j, q_len, kv_len):
-        columns = width or math.ceil(kv_len / height if height else math.sqrt(kv_len))
-        return (p // columns == j // columns) | (p % columns == j % columns)
-
-    return seen_by(visible, query, key, value, mask, causal, scale)
-
-
 def block_sparse(query, key, value, *, layout=None, block_size=128, mask=None, causal=False, scale=None):
     """layout[i // block, j // block]; without a layout, blocks of positions and their neighbours."""
 
@@ -1696,7 +1686,7 @@ def relative(query, key, value, *, num_heads=8, num_kv_heads=None, max_distance=
     return laid_out(result)
 
 
-# Canonical name -> oracle. A type of attention_types() that is missing here fails the suite.
+# Canonical name -> oracle, reference_*.py add theirs. A type of attention_types() that is missing here fails the suite.
 TYPES = {
     "scaled_dot": scaled_dot,
     "multi_head": multi_head,
@@ -1712,7 +1702,6 @@ TYPES = {
     "dilated": dilated,
     "longformer": longformer,
     "bigbird": bigbird,
-    "axial": axial,
     "block_sparse": block_sparse,
     "moe": moe,
     "gat": gat_type,

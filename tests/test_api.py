@@ -193,7 +193,7 @@ PARAMETERS = {
     "dilated": {"window_size": 64, "dilation": 2},
     "longformer": {"window_size": 512, "global_tokens": 1},
     "bigbird": {"block_size": 64, "window_blocks": 3, "global_blocks": 2, "random_blocks": 3, "seed": 0},
-    "axial": {"height": None, "width": None},
+    "axial": {"height": None, "width": None, "mode": "sequential"},
     "block_sparse": {"layout": None, "block_size": 128},
     "gat": {"num_heads": 8, "edge_index": None, "a_src": None, "a_dst": None, "negative_slope": 0.2},
     "gatv2": {"num_heads": 8, "edge_index": None, "a": None, "negative_slope": 0.2},

@@ -739,7 +739,8 @@ TYPE_CASES = {
         {"block_size": 5, "window_blocks": 0, "global_blocks": 0, "random_blocks": 2},
         {"block_size": 5, "window_blocks": 0, "global_blocks": 0, "random_blocks": 2, "seed": 7},
     ],
-    "axial": [{}, {"width": 4}, {"height": 2}],
+    # other modes and masks: tests/test_axial.py
+    "axial": [{}, {"width": 4}, {"height": 2}, {"height": 2, "mode": "joint"}, {"mode": "joint"}],
     "block_sparse": [{"block_size": 8}, {"block_size": 5}],
     "moe": [{}, {"num_experts": 4}, {"num_experts": 4, "top_k": 3}, {"num_experts": 1, "top_k": 1}],
     # edges: tests/test_graph.py
@@ -870,7 +871,7 @@ def test_functions_named_after_the_types(isa, dtype_name, dtype):
         "dilated_attention": ("dilated", {}, {"window_size": 4, "dilation": 3}),
         "longformer_attention": ("longformer", {}, {"window_size": 4, "global_tokens": [1, 7]}),
         "bigbird_attention": ("bigbird", {}, {"block_size": 4, "random_blocks": 1, "seed": 3, "causal": True}),
-        "axial_attention": ("axial", {}, {"height": 4}),
+        "axial_attention": ("axial", {}, {"height": 4}, {"height": 4, "mode": "joint"}),
         "block_sparse_attention": ("block_sparse", {}, {"block_size": 4, "scale": 0.3}),
         "flash_attention": ("flash_v2", {}, {"block_size": 16, "causal": True}),
     }

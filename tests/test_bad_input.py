@@ -927,7 +927,7 @@ for row, side in enumerate(("source", "target")):
 case(
     "uint64 source",
     IndexError,
-    says("edge_index[0, 1] is -1", "5 source"),  # as the kernels read it
+    says("edge_index[0, 1] is", 2**64 - 1, "out of range"),
     gat,
     NODES,
     np.array([[0, 2**64 - 1], [1, 1]], np.uint64),
@@ -1258,6 +1258,15 @@ case("index before the keys", IndexError, says("indices[0]", -1), P.from_csr, [0
 case("indptr that falls", ValueError, says("indptr", "rise"), P.from_csr, [0, 2, 1], [0], 3)
 case("indices of fractions", TypeError, says("indices", "float64"), P.from_csr, [0, 1], [0.5], 3)
 case("mask of numbers", TypeError, says("mask", "boolean"), P.from_mask, np.ones((2, 3)))
+case("flash blocks past the core's", ValueError, says("block_size", 2**60), ruvector.flash_attention, Q, K, V, 2**60)
+case("window past the core's", ValueError, says("window_size", 2**54), ruvector.local_attention, Q, K, V, 2**54)
+case(
+    "edges past 63 bits",
+    IndexError,
+    says("edge_index[0, 1]", 2**63 + 5),
+    ruvector.CSRGraph.from_coo,
+    np.array([[0, 2**63 + 5], [1, 1]], np.uint64),
+)
 case("grid of other keys", ValueError, says("2 x 3", 6, 7), ruvector.axial_attention, Q, K, V, 2, 3)
 case("union of nothing", ValueError, says("at least one"), P.union)
 case("union with a mask", TypeError, says("patterns[1]", "Pattern"), P.union, P.local(3), np.ones((2, 2), bool))

@@ -189,10 +189,12 @@ def small(kind, dtype="float32", **sizes):
         "linear": {"heads": 4, "key_heads": 4, "length": 256, "keys": 256, "dim": 16, "features": 16},
         "window": {"heads": 2, "key_heads": 2, "length": 40, "keys": 40, "dim": 16, "window": 8},
         "blocks": {"heads": 2, "key_heads": 2, "length": 48, "keys": 64, "dim": 16, "block": 8, "blocks": 3},
+        "pattern": {"heads": 2, "key_heads": 2, "length": 64, "keys": 64, "dim": 16},
         "softmax": {"rows": 20, "columns": 100},
         "dot": {"keys": 1, "dim": 100},
         "matvec": {"keys": 30, "dim": 100},
         "distance": {"points": 7, "keys": 30, "dim": 20},
+        "hyperboloid": {"points": 7, "keys": 30, "dim": 20},
         "graph": {"nodes": 50, "edges": 300},
         "gating": {"tokens": 70, "experts": 9},
         "search": {"queries": 3, "keys": 60, "dim": 20},
@@ -238,7 +240,29 @@ def test_sparse_rows_are_right_and_count_their_pairs(isa, kind):
     assert row.operations == 4 * 2 * 16 * problem.mask().sum()
 
 
-@pytest.mark.parametrize("kind", ["built", "softmax", "dot", "matvec", "distance", "graph", "gating", "search"])
+@pytest.mark.parametrize(
+    ("group", "sizes"),
+    [
+        ("dilated", {"window": 8, "step": 3}),
+        ("dilated", {"window": 60, "step": 9}),
+        ("longformer", {"window": 8, "tokens": 3}),
+        ("longformer", {"window": 2, "tokens": 9}),
+        ("bigbird", {"block": 8, "near": 3, "first": 1, "random": 2}),
+    ],
+)
+def test_patterns_are_right_and_count_their_pairs(isa, group, sizes):
+    row = dataclasses.replace(small("pattern", **sizes), group=group)
+    problem = problems.make(row)
+    right = np.asarray(problem.ours().run())
+    assert problem.check(right, "bounded").right
+    assert not problem.check(problems.Attention.ours(problem).run(), "plain").right, "all keys"
+    assert row.operations == 4 * 2 * 16 * problem.mask().sum()
+    assert all((problem.visible(i) == np.flatnonzero(problem.mask()[i])).all() for i in range(64))
+
+
+@pytest.mark.parametrize(
+    "kind", ["built", "softmax", "dot", "matvec", "distance", "hyperboloid", "graph", "gating", "search"]
+)
 def test_other_kinds_are_right_and_wrong_ones_are_caught(isa, kind):
     problem = problems.make(small(kind))
     call = problem.ours()
@@ -264,8 +288,9 @@ def test_linear_attention_is_right_and_wrong_ones_are_caught(isa, group, causal)
 
 
 def test_one_point_is_as_good_as_many(isa):
-    problem = problems.make(small("distance", points=1))
-    assert problem.check(problem.ours().run(), "bounded").right
+    for kind in ("distance", "hyperboloid"):
+        problem = problems.make(small(kind, points=1))
+        assert problem.check(problem.ours().run(), "bounded").right
 
 
 def test_gating_by_the_wrong_experts_is_caught():

@@ -106,6 +106,39 @@ def test_masks_and_scales_compose_with_a_pattern(isa, name):
             check(pattern, arrays, f"{name} scale", scale=-0.9)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_masks_of_every_shape_where_blocks_do_not_line_up(isa, name):
+    """Padding of each batch element, biases of each head, one number for all; S - L no multiple of a block."""
+    heads, length, keys = 3, 41, 64
+    arrays = [
+        normal(shape, np.float32, role, "shapes")
+        for shape, role in (((2, heads, length, 8), "q"), ((2, heads, keys, 8), "k"), ((heads, keys, 5), "v"))
+    ]
+    shapes = ((), (1,), (length, 1), (2, 1, 1, keys), (heads, 1, keys), (heads, length, keys), (2, 1, length, keys))
+    pattern = cases(length, keys)[name]
+    for shape in shapes:
+        mask = generator("mask", *shape).random(shape) < 0.7
+        bias = np.where(mask, normal((1, *shape), np.float32, "bias")[0], -np.inf).astype(np.float32)
+        for each in (np.asarray(mask), bias):
+            check(pattern, arrays, f"{name} {each.dtype} {shape}", mask=each)
+
+
+def test_cost_does_not_grow_with_the_matrix(monkeypatch):
+    """Forms of windows, classes and blocks are found without looking at pairs, whatever S - L is and whatever hides keys."""
+    listed = ("local", "sliding", "strided", "strided both ways", "fixed", "fixed both ways", "dilated", "longformer", "bigbird",
+              "bigbird 5", "random blocks", "axial", "axial, columns", "blocks", "union of blocks", "blocks in a window")  # fmt: skip
+    for length, keys in ((64, 64), (41, 64), (64, 41)):
+        arrays = [normal((n, 8), np.float32, role, "cost") for n, role in ((length, "q"), (keys, "k"), (keys, "v"))]
+        padding = np.arange(keys) < keys - 9
+        patterns = {name: cases(length, keys)[name] for name in listed}
+        with monkeypatch.context() as change:
+            for kind in {type(p) for p in patterns.values()}:
+                change.setattr(kind, "_see", lambda *_: pytest.fail("looks at pairs"))
+            for pattern in patterns.values():
+                for causal, mask in itertools.product((False, True), (None, padding)):
+                    ruvector.sparse_attention(*arrays, pattern, causal=causal, mask=mask)
+
+
 @pytest.mark.parametrize("dtype_name", FLOATS)
 def test_blocks_at_the_edges_of_tiles(isa, dtype_name):
     """Blocks around lanes and tiles, lists of neighbours and of single blocks, last blocks that are short."""

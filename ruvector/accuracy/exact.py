@@ -176,6 +176,15 @@ def poincare(a: NDArray[Any], b: NDArray[Any]) -> Exact:
     return Exact(distance, bound, storage_unit(a.dtype) * distance if is_half(a.dtype) else 0.0, distance)
 
 
+def lorentz(a: NDArray[Any], b: NDArray[Any]) -> Exact:
+    """Distances of pairs of space-like parts (n, d) on the hyperboloid of curvature -1; the bound is 2 units in the last place."""
+    x, y = wide(a), wide(b)
+    times = [np.sqrt(1 + (z * z).sum(-1)) for z in (x, y)]
+    distance = 2 * np.arcsinh(np.sqrt(((x - y) ** 2).sum(-1) - (times[0] - times[1]) ** 2) / 2)
+    bound = 4 * unit(a.dtype) * share(a.dtype) * distance + smallest(a.dtype)
+    return Exact(distance, bound, storage_unit(a.dtype) * distance if is_half(a.dtype) else 0.0, distance)
+
+
 def gat_rows(
     x: NDArray[Any], edge_index: NDArray[Any], w: NDArray[Any], a_src: NDArray[Any], a_dst: NDArray[Any], rows: ArrayLike
 ) -> Exact:

@@ -303,6 +303,35 @@ class Blocks(Sparse):
         return Call(partial(ruvector.sparse_attention, self.query, self.key, self.value, pattern), precision="bounded")
 
 
+class Patterned(Sparse):
+    """The pattern that the row's group names: keys apart from each other, global tokens beside a window, or BigBird's blocks."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        s = row.sizes
+        make: dict[str, Callable[[], Any]] = {
+            "dilated": lambda: patterns.dilated(s["window"], s["step"]),
+            "longformer": lambda: patterns.longformer(s["window"], s["tokens"]),
+            "bigbird": lambda: patterns.bigbird(s["block"], s["near"], s["first"], s["random"]),
+        }
+        self.pattern = make[row.group]()
+
+    def visible(self, row: int) -> Array:
+        s, keys = self.row.sizes, np.arange(self.keys)
+        if self.row.group == "dilated":
+            return keys[(abs(keys - row) % s["step"] == 0) & (abs(keys - row) <= s["window"] // 2 * s["step"])]
+        if self.row.group == "longformer":
+            return keys[(abs(keys - row) <= s["window"] // 2) | (keys < s["tokens"]) | (row < s["tokens"])]
+        # drawn: nobody else's definition to compare with
+        return np.flatnonzero(patterns.to_mask(self.pattern, self.length, self.keys)[row])
+
+    def mask(self) -> Array:
+        return patterns.to_mask(self.pattern, self.length, self.keys)
+
+    def ours(self) -> Call:
+        return Call(partial(ruvector.sparse_attention, self.query, self.key, self.value, self.pattern), precision="bounded")
+
+
 class Softmax(Problem):
     """Rows of normal numbers."""
 
@@ -375,6 +404,33 @@ class Distance(Problem):
 
     def truth(self) -> exact.Exact:
         return exact.poincare(self.points[self.pairs[:, 0]], self.keys[self.pairs[:, 1]])
+
+    def sample(self, out: Array) -> Array:
+        return out.reshape(len(self.points), len(self.keys))[self.pairs[:, 0], self.pairs[:, 1]]
+
+
+class Hyperboloid(Problem):
+    """Distances of points of the hyperboloid of curvature -1, time component first: one point with n, or m with n."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        s = row.sizes
+        self.terms = s["dim"] + 1
+        self.points, self.keys = (self._lifted(self.normal(s[n], s["dim"], scale=0.2)) for n in ("points", "keys"))
+        self.pairs = self.rng.integers(0, (s["points"], s["keys"]), (50 * SAMPLES, 2))
+
+    @staticmethod
+    def _lifted(space: Array) -> Array:
+        time = np.sqrt(1 + np.square(space, dtype=np.float64).sum(-1, keepdims=True)).astype(space.dtype)
+        return np.concatenate([time, space], -1)
+
+    def ours(self) -> Call:
+        if len(self.points) == 1:
+            return Call(partial(ruvector.lorentz_distance, self.points[0], self.keys), precision="bounded")
+        return Call(partial(ruvector.lorentz_cdist, self.points, self.keys), precision="bounded")
+
+    def truth(self) -> exact.Exact:
+        return exact.lorentz(self.points[self.pairs[:, 0], 1:], self.keys[self.pairs[:, 1], 1:])
 
     def sample(self, out: Array) -> Array:
         return out.reshape(len(self.points), len(self.keys))[self.pairs[:, 0], self.pairs[:, 1]]
@@ -488,10 +544,12 @@ KINDS: dict[str, type[Problem]] = {
     "linear": Linear,
     "window": Window,
     "blocks": Blocks,
+    "pattern": Patterned,
     "softmax": Softmax,
     "dot": Dot,
     "matvec": Matvec,
     "distance": Distance,
+    "hyperboloid": Hyperboloid,
     "graph": Graph,
     "gating": Gating,
     "search": Search,

@@ -681,8 +681,6 @@ class _Heads:
             _coerce.refuse_axes(query, key, value)
         self.single = query.ndim == 1
         query = query[None] if self.single else query
-        if mask is not None and self.single and mask.ndim:
-            mask = mask[..., None, :]
         if query.shape[-1] != key.shape[-1] or query.shape[-1] < 1 or key.shape[-2] != value.shape[-2]:
             _coerce.refuse_shapes(query, key, value, False, False)
         for x, name in ((query, "Query"), (value, "Value")):
@@ -698,16 +696,12 @@ class _Heads:
             np.broadcast_to(x, (*self.lead, *x.shape[-2:])).reshape(batch, *x.shape[-2:]) for x in (query, key, value)
         )
         self.query, self.key, self.value = (_coerce.plain(x, np.dtype(compute)) for x in arrays)
-        self.head_mask = mask is not None and mask.ndim == len(self.lead) + 3
-        self.mask = None
+        self.mask, self.head_mask = None, False
         if mask is not None:
-            want = (*self.lead, *((num_heads,) if self.head_mask else ()), q_len, kv_len)
-            try:
-                self.mask = np.broadcast_to(mask, want).reshape(
-                    batch, num_heads if self.head_mask else 1, q_len, kv_len
-                )
-            except ValueError:
-                _coerce.refuse_mask(mask, self.lead, num_heads if self.head_mask else None, q_len, kv_len, "mask")
+            mask = _coerce.fit_mask(mask, self.lead, q_len, kv_len, self.single, num_heads)
+            masks = mask.shape[-3]
+            self.head_mask = masks > 1
+            self.mask = np.broadcast_to(mask, (*self.lead, masks, q_len, kv_len)).reshape(batch, masks, q_len, kv_len)
         self.graph = None if edge_index is None else graph_of(edge_index, kv_len, q_len, False, False)
 
     def run(self, version, vectors, slope, scale, causal, dropout, seed, out, weights=None):

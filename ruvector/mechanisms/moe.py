@@ -670,16 +670,6 @@ def _check_shapes(query, key, value, num_experts, gate, w_q, w_k, w_v, w_o):
     return _coerce._broadcast((query.shape[:-2], key.shape[:-2], value.shape[:-2]), shapes)
 
 
-def _broadcast_mask(mask, lead, q_len, kv_len):
-    """(*lead, q_len or 1, kv_len)"""
-    if mask is None:
-        return None
-    mask, full = mask.reshape((1,) * (2 - mask.ndim) + mask.shape), (*lead, q_len, kv_len)
-    if mask.ndim > len(full) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], full[::-1])):
-        _coerce.refuse_mask(mask, lead, None, q_len, kv_len, "mask")
-    return np.broadcast_to(mask, (*lead, mask.shape[-2], kv_len))
-
-
 def _rows_of_mask(mask, rows, causal, q_len, kv_len):
     """The mask of some query rows, causality put in."""
     if mask is not None and len(mask) > 1:
@@ -724,7 +714,9 @@ def _attend(
         query = query[None]
     lead = _check_shapes(query, key, value, num_experts, gate, w_q, w_k, w_v, w_o)
     (q_len, width), kv_len, working = query.shape[-2:], key.shape[-2], _coerce.computed_in(dtype)
-    mask = _broadcast_mask(mask, lead, q_len, kv_len)
+    if mask is not None:
+        mask = _coerce.fit_mask(mask, lead, q_len, kv_len, single)
+        mask = np.broadcast_to(mask, (*lead, mask.shape[-2], kv_len))
 
     query, key, value = (x.astype(working, copy=False) for x in (query, key, value))
     w_q, w_k, w_v, w_o = (None if w is None else w.astype(working, copy=False) for w in (w_q, w_k, w_v, w_o))

@@ -176,16 +176,7 @@ class _Call:
         """(*lead, num_heads or 1, q_len or 1, kv_len or 1)"""
         if mask is None:
             return None
-        given = mask
-        if self.single and mask.ndim:
-            mask = mask[..., None, :]
-        if mask.ndim < len(self.lead) + 3:
-            # an axis for the heads, and all that are missing
-            mask = mask.reshape((1,) * (2 - mask.ndim) + mask.shape)
-            mask = np.expand_dims(mask, -3)
-        full = (*self.lead, num_heads, self.q_len, self.kv_len)
-        if mask.ndim > len(full) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], full[::-1])):
-            _coerce.refuse_mask(given, self.lead, None, None if self.single else self.q_len, self.kv_len, "mask")
+        mask = _coerce.fit_mask(mask, self.lead, self.q_len, self.kv_len, self.single, num_heads)
         return np.broadcast_to(mask, (*self.lead, *mask.shape[-3:]))
 
     def part(self, rows, seen):

@@ -1,4 +1,4 @@
-"""Attention over patterns: the types sparse, dilated, longformer, bigbird, axial and block_sparse, and windows of a sequence."""
+"""Attention over patterns: the types sparse, dilated, longformer, bigbird and block_sparse, and windows of a sequence."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from ruvector._registry import AttentionRecord, Parameter, add_type, get_attenti
 from ruvector.functional import attention_score, documented
 
 
-def _masked(pattern, mask, length, keys):
-    """The pattern as a mask, with that of the call."""
-    seen = patterns.to_mask(pattern, length, keys)
+def hide(seen, mask):
+    """A boolean matrix as a mask, with that of the call."""
     if mask is None:
         return seen
     if mask.dtype == bool:
@@ -29,8 +28,8 @@ def _check_heads(pattern, lead):
         raise ValueError(f"the layout is for {lists} heads, the last of the leading axes {lead}")
 
 
-def _attend(pattern, query, key, value, mask, causal, scale, dropout, training, rng):
-    """Attention over the keys that a pattern shows."""
+def checked(query, key, value, mask):
+    """The query and the mask with an axis of queries, the leading axes, and whether there was but one query."""
     single = query.ndim == 1
     if query.ndim < 1 or key.ndim < 2 or value.ndim < 2:
         _coerce.refuse_axes(query, key, value)
@@ -43,13 +42,27 @@ def _attend(pattern, query, key, value, mask, causal, scale, dropout, training, 
         lead = np.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
     except ValueError:
         _coerce.refuse_shapes(query, key, value, False, False)
-    _check_heads(pattern, lead)
     if mask is not None:
-        _check_mask(mask, lead, length, keys)
+        mask = _coerce.fit_mask(mask, lead, length, keys, single)
+    return query, mask, lead, single
+
+
+def checked_pair(query, keys, mask):
+    """The same where there are no values."""
+    if query.ndim and keys.ndim > 1:
+        _coerce._broadcast((query.shape[:-2], keys.shape[:-2]), f"query {query.shape}, keys {keys.shape}")
+    return checked(query, keys, keys, mask)
+
+
+def attend(pattern, query, key, value, mask, causal, scale, dropout, training, rng):
+    """Attention over the keys that a pattern shows."""
+    query, mask, lead, single = checked(query, key, value, mask)
+    _check_heads(pattern, lead)
+    length, keys = query.shape[-2], key.shape[-2]
     if dropout > 0 and training:
         pattern._fit(length, keys)
         call = get_attention("scaled_dot", causal=causal, scale=scale, dropout=dropout)
-        result = call(query, key, value, mask=_masked(pattern, mask, length, keys), training=True, rng=rng)
+        result = call(query, key, value, mask=hide(patterns.to_mask(pattern, length, keys), mask), training=True, rng=rng)
     else:
         plan = pattern._plan(length, keys, causal, mask is not None)
         scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -58,42 +71,31 @@ def _attend(pattern, query, key, value, mask, causal, scale, dropout, training, 
     return result[..., 0, :] if single else result
 
 
-def _check_mask(mask, lead, length, keys):
-    try:
-        fits = np.broadcast_shapes(mask.shape, (*lead, length, keys)) == (*lead, length, keys)
-    except ValueError:
-        fits = False
-    if not fits:
-        _coerce.refuse_mask(mask, lead, None, length, keys, "mask")
+def weights(pattern, query, keys, mask, causal, scale):
+    """The weights (..., L, S) of attention over the keys that a pattern shows."""
+    query, mask, lead, single = checked_pair(query, keys, mask)
+    _check_heads(pattern, lead)
+    seen = hide(patterns.to_mask(pattern, query.shape[-2], keys.shape[-2]), mask)
+    result = get_attention("scaled_dot", causal=causal, scale=scale)._weights(query, keys, seen)
+    return result[..., 0, :] if single else result
 
 
 def _type(build):
     """What `add_type` asks of a type whose own parameters make a pattern."""
 
-    def attend(query, key, value, *, mask, causal, scale, dropout, training, rng, **own):
-        return _attend(build(**own), query, key, value, mask, causal, scale, dropout, training, rng)
+    def run(query, key, value, *, mask, causal, scale, dropout, training, rng, **own):
+        return attend(build(**own), query, key, value, mask, causal, scale, dropout, training, rng)
 
     def score(query, key, *, scale, **own):
         return attention_score(query, key, scale=scale)
 
-    def weights(query, keys, mask, *, causal, scale, **own):
-        pattern = build(**own)
-        if query.ndim < 1 or keys.ndim < 2:
-            _coerce.refuse_axes(query, keys, keys)
-        length = query.shape[-2] if query.ndim > 1 else 1
-        lead = _coerce._broadcast((query.shape[:-2], keys.shape[:-2]), f"query {query.shape}, keys {keys.shape}")
-        _check_heads(pattern, lead)
-        if mask is not None:
-            _check_mask(mask, lead, length, keys.shape[-2])
-        seen = _masked(pattern, mask, length, keys.shape[-2])
-        if query.ndim == 1 and seen.ndim > 1:
-            seen = seen[..., 0, :]
-        return get_attention("scaled_dot", causal=causal, scale=scale)._weights(query, keys, seen)
+    def shares(query, keys, mask, *, causal, scale, **own):
+        return weights(build(**own), query, keys, mask, causal, scale)
 
     def fits(width, /, **own):
         build(**own)
 
-    return {"fn": attend, "score": score, "weights": weights, "fits": fits}
+    return {"fn": run, "score": score, "weights": shares, "fits": fits}
 
 
 def _sparse(pattern, stride, summary, bidirectional):
@@ -172,8 +174,7 @@ def sparse_attention(
     ``2 (d + dv)`` operations for each pair that the pattern shows: O(n sqrt(n)) in all with the stride's default. Windows, block
     layouts and residue classes run in the tiled kernel, other patterns gather their keys; states over disjoint keys are merged. The
     form is found once for a Pattern and lengths, of gathered keys from the boolean matrix in O(L S) time.
-    With dropout, the pattern becomes a mask of O(L S) bytes; with a mask, or where S - L is no multiple of the stride of "fixed",
-    it is found element by element, which takes O(L S). Error, hidden positions and rows that see nothing as in
+    With dropout, the pattern becomes a mask of O(L S) bytes. Error, hidden positions and rows that see nothing as in
     `scaled_dot_product_attention`; merging adds a rounding.
 
     References
@@ -365,9 +366,7 @@ def bigbird_attention(
     ``softmax(scale * q . k) v`` over those keys.
 
     O(L block_size (window_blocks + global_blocks + random_blocks) (d + dv)); blocks that are not seen cost nothing. Where S - L is no
-    multiple of block_size, blocks of queries and keys do not line up: the pattern is then found element by element, which takes O(L S).
-    With `causal`,
-    random blocks behind the query fall away. From Zaheer et al. 2020, arXiv:2007.14062.
+    multiple of block_size, the first block of queries is short. With `causal`, random blocks behind the query fall away. From Zaheer et al. 2020, arXiv:2007.14062.
 
     Examples
     --------
@@ -380,62 +379,6 @@ def bigbird_attention(
     call = get_attention(
         "bigbird", block_size=block_size, seed=seed, causal=causal, scale=scale, dropout=dropout, **options
     )
-    return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
-
-
-@documented
-def axial_attention(
-    query,
-    key,
-    value,
-    height=None,
-    width=None,
-    *,
-    mask=None,
-    causal=False,
-    scale=None,
-    dropout=0.0,
-    training=False,
-    rng=None,
-    out=None,
-):
-    """Attention over the row and the column of the query on a grid.
-
-    Parameters
-    ----------
-    query : array_like, shape (..., L, d) or (d,)
-    key : array_like, shape (..., S, d)
-    value : array_like, shape (..., S, dv)
-    height, width : int, optional
-        The grid of the keys in C order, at least 1. Both: their product is S. One: the other follows, the last row may be short. None: rows
-        of the square root of S, rounded up.
-    {common}
-
-    Returns
-    -------
-    ndarray, shape (..., L, dv), or (dv,) for a single query
-
-    Raises
-    ------
-    TypeError, ValueError
-        As in `attention`; ValueError for a grid that is not that of the keys.
-
-    Notes
-    -----
-    ``softmax(scale * q . k) v`` over those keys.
-
-    O(L (height + width) (d + dv)): query i of L stands at ``i + (S - L)`` and sees its row and its column under one softmax; states of
-    both are merged. The axes of Ho et al. 2019, arXiv:1912.12180, there one layer after the other. With a mask, or where S - L is no
-    multiple of the width, the pattern is found element by element, which takes O(L S).
-
-    Examples
-    --------
-    >>> import numpy as np, ruvector
-    >>> x = np.eye(6)
-    >>> ruvector.axial_attention(x, 0 * x, x, 2, 3)[4].round(3)
-    array([0.  , 0.25, 0.  , 0.25, 0.25, 0.25])
-    """
-    call = get_attention("axial", height=height, width=width, causal=causal, scale=scale, dropout=dropout)
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
@@ -648,21 +591,6 @@ def _register():
             "Zaheer et al. 2020, Big Bird, arXiv:2007.14062",
         ),
         **_type(_bigbird),
-    )
-    add_type(
-        AttentionRecord(
-            "axial",
-            (),
-            "O(n\u221an)",
-            "Images and other grids",
-            "pattern",
-            (
-                Parameter("height", "int", None, 1, None, "rows of the grid of keys"),
-                Parameter("width", "int", None, 1, None, "columns; the square root of the keys when neither is given"),
-            ),
-            "Ho et al. 2019, Axial Attention in Multidimensional Transformers, arXiv:1912.12180",
-        ),
-        **_type(patterns.axial),
     )
     add_type(
         AttentionRecord(

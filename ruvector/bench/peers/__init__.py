@@ -21,8 +21,10 @@ from ruvector.bench.problems import (
     Dot,
     Gating,
     Graph,
+    Hyperboloid,
     Linear,
     Matvec,
+    Patterned,
     Problem,
     Search,
     Softmax,
@@ -87,6 +89,10 @@ class Peer(ABC):
         """Attention over some blocks of keys."""
         raise Unsupported("not one of its functions")
 
+    def pattern(self, problem: Patterned) -> dict[str, Call]:
+        """Attention over the keys of a pattern."""
+        raise Unsupported("not one of its functions")
+
     def softmax(self, problem: Softmax) -> dict[str, Call]:
         """Over the last axis."""
         raise Unsupported("not one of its functions")
@@ -101,6 +107,10 @@ class Peer(ABC):
 
     def distance(self, problem: Distance) -> dict[str, Call]:
         """Distances in the Poincare ball."""
+        raise Unsupported("not one of its functions")
+
+    def hyperboloid(self, problem: Hyperboloid) -> dict[str, Call]:
+        """Distances on the hyperboloid."""
         raise Unsupported("not one of its functions")
 
     def graph(self, problem: Graph) -> dict[str, Call]:

@@ -9,7 +9,7 @@ import torch
 
 from ruvector.bench.peers import Peer
 from ruvector.bench.peers.torch import array, tensor
-from ruvector.bench.problems import Call, Distance
+from ruvector.bench.problems import Call, Distance, Hyperboloid
 
 
 class Adapter(Peer):
@@ -28,3 +28,7 @@ class Adapter(Peer):
         points, keys = tensor(problem.points), tensor(problem.keys)
         ball = geoopt.PoincareBall()
         return {"geoopt": Call(partial(ball.dist, points[:, None], keys), array)}
+
+    def hyperboloid(self, problem: Hyperboloid) -> dict[str, Call]:
+        points, keys = tensor(problem.points), tensor(problem.keys)
+        return {"geoopt": Call(partial(geoopt.Lorentz().dist, points[:, None], keys), array)}

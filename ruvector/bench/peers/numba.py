@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from ruvector.bench.peers import Peer
-from ruvector.bench.problems import Array, Call, Distance, Dot, Matvec, Softmax
+from ruvector.bench.problems import Array, Call, Distance, Dot, Hyperboloid, Matvec, Softmax
 
 
 @numba.njit(fastmath=True)
@@ -62,6 +62,18 @@ def _distances(points: Array, keys: Array) -> Array:
     return out
 
 
+@numba.njit(fastmath=True, parallel=True)
+def _on_hyperboloid(points: Array, keys: Array) -> Array:
+    out = np.empty((points.shape[0], keys.shape[0]), points.dtype)
+    for j in numba.prange(keys.shape[0]):
+        for i in range(points.shape[0]):
+            total = np.float32(0)
+            for k in range(1, keys.shape[1]):
+                total += points[i, k] * keys[j, k]
+            out[i, j] = math.acosh(max(points[i, 0] * keys[j, 0] - total, np.float32(1)))
+    return out
+
+
 class Adapter(Peer):
     """numba."""
 
@@ -84,3 +96,6 @@ class Adapter(Peer):
 
     def distance(self, problem: Distance) -> dict[str, Call]:
         return {"numba": Call(partial(_distances, problem.points, problem.keys))}
+
+    def hyperboloid(self, problem: Hyperboloid) -> dict[str, Call]:
+        return {"numba": Call(partial(_on_hyperboloid, problem.points, problem.keys))}

@@ -19,6 +19,7 @@ from ruvector.bench.problems import (
     Dot,
     Gating,
     Graph,
+    Hyperboloid,
     Linear,
     Matvec,
     Search,
@@ -79,6 +80,12 @@ def _distances(points: Array, keys: Array) -> Array:
     a, b = (np.einsum("ij,ij->i", x, x) for x in (points, keys))
     squares = np.maximum(a[:, None] + b - 2 * (points @ keys.T), 0)
     return np.arccosh(1 + 2 * squares / np.outer(1 - a, 1 - b))
+
+
+def _on_hyperboloid(points: Array, keys: Array) -> Array:
+    """The Minkowski product as one product of matrices."""
+    inner = (points * np.array([1, *[-1] * (points.shape[1] - 1)], points.dtype)) @ keys.T
+    return np.arccosh(np.maximum(inner, 1))
 
 
 def _gat(problem: Graph) -> Array:
@@ -179,6 +186,9 @@ class Adapter(Peer):
         if len(problem.points) == 1:
             return {"numpy": Call(partial(_one_distance, problem.points[0], problem.keys))}
         return {"numpy": Call(partial(_distances, problem.points, problem.keys))}
+
+    def hyperboloid(self, problem: Hyperboloid) -> dict[str, Call]:
+        return {"numpy": Call(partial(_on_hyperboloid, problem.points, problem.keys))}
 
     def graph(self, problem: Graph) -> dict[str, Call]:
         return {"numpy": Call(partial(_gat, problem))}

@@ -23,6 +23,7 @@ from ruvector.bench.problems import (
     Gating,
     Linear,
     Matvec,
+    Patterned,
     Search,
     Softmax,
     Sparse,
@@ -191,6 +192,10 @@ class Adapter(Peer):
     def blocks(self, problem: Blocks) -> dict[str, Call]:
         layout, block = tensor(problem.layout), problem.block
         return {**self._masked(problem), **flex(problem, lambda b, h, i, j: layout[i // block, j // block])}
+
+    def pattern(self, problem: Patterned) -> dict[str, Call]:
+        seen = tensor(problem.mask())
+        return {**self._masked(problem), **flex(problem, lambda b, h, i, j: seen[i, j])}
 
     def softmax(self, problem: Softmax) -> dict[str, Call]:
         return {"torch": Call(partial(torch.softmax, tensor(problem.x), -1), array)}
