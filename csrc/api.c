@@ -9,6 +9,7 @@ const rv_api rv_api_table = {
     .map_ulp = rv_map_ulp,
     .dots_run = rv_dots_run,
     .softmax_run = rv_softmax_run,
+    .entmax_run = rv_entmax_run,
     .draw_run = rv_draw_run,
     .attn_run = rv_attn_run,
     .rows_run = rv_rows_run,

@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from ruvector._moe import top_k_gating, topk
-from ruvector._primitives import batched_dot_products, dot, log_softmax, softmax
+from ruvector._primitives import batched_dot_products, dot, entmax, log_softmax, softmax, sparsemax
 from ruvector._registry import (
     AttentionRecord,
     AttentionType,
@@ -141,6 +141,7 @@ __all__ = [
     "dilated_attention",
     "dot",
     "draw_features",
+    "entmax",
     "exp_map",
     "expert_capacity",
     "flash_attention",
@@ -195,6 +196,7 @@ __all__ = [
     "sliding_window_attention",
     "softmax",
     "sparse_attention",
+    "sparsemax",
     "t5_attention",
     "top_k_gating",
     "topk",

@@ -34,6 +34,7 @@ FUNCTIONS = {
     "dot",
     "draw_features",
     "expert_capacity",
+    "entmax",
     "exp_map",
     "flash_attention",
     "gate_weights",
@@ -88,6 +89,7 @@ FUNCTIONS = {
     "softmax",
     "t5_attention",
     "sparse_attention",
+    "sparsemax",
     "top_k_gating",
     "topk",
     "use_isa",
@@ -219,6 +221,12 @@ class Signatures:
 
     @staticmethod
     def log_softmax(x, axis=-1, *, out=None): ...
+
+    @staticmethod
+    def entmax(x, alpha=1.5, axis=-1, *, out=None): ...
+
+    @staticmethod
+    def sparsemax(x, axis=-1, *, out=None): ...
 
     @staticmethod
     def scaled_dot_product_attention(

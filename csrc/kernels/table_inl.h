@@ -2,6 +2,7 @@
 #include "common_inl.h"
 #include "primitives_inl.h"
 #include "softmax_inl.h"
+#include "entmax_inl.h"
 #include "tile_inl.h"
 #include "few_inl.h"
 #include "peak_inl.h"
@@ -19,6 +20,7 @@ const rv_kernels RV_TABLE = {
     .softmax_part = softmax_part,
     .softmax_scale = softmax_scale,
     .softmax_shift = softmax_shift,
+    .entmax_rows = entmax_rows,
     .topk = topk,
     .tile_rows = tile_rows,
     .tile_scratch = tile_scratch,
