@@ -19,6 +19,7 @@ from support import check_python, normal, run_python, same_bits
 FOLDER = Path(ruvector.__file__).parent
 
 FUNCTIONS = {
+    "additive_attention",
     "alibi_attention",
     "attention",
     "attention_score",
@@ -29,12 +30,15 @@ FUNCTIONS = {
     "bigbird_attention",
     "block_sparse_attention",
     "causal_attention",
+    "cosine_attention",
     "cross_attention",
+    "differential_attention",
     "dilated_attention",
     "dot",
     "draw_features",
     "expert_capacity",
     "entmax",
+    "entmax_attention",
     "exp_map",
     "flash_attention",
     "gate_weights",
@@ -84,12 +88,15 @@ FUNCTIONS = {
     "self_attention",
     "set_num_threads",
     "show_runtime",
+    "sigmoid_attention",
     "sliding_attention",
     "sliding_window_attention",
     "softmax",
+    "sparsemax_attention",
     "t5_attention",
     "sparse_attention",
     "sparsemax",
+    "talking_heads_attention",
     "top_k_gating",
     "topk",
     "use_isa",
@@ -130,6 +137,10 @@ ALIASES = {
     "relative_position": "relative",
     "t5_relative": "t5",
     "local_global": "longformer",
+    "entmax15": "entmax",
+    "qk_norm": "cosine",
+    "bahdanau": "additive",
+    "diff": "differential",
 }
 PARAMETERS = {
     "scaled_dot": {"softcap": 0.0},
@@ -205,6 +216,13 @@ PARAMETERS = {
     "linear": {"feature_map": "elu"},
     "performer": {"num_features": 256, "orthogonal": True, "projection": None},
     "random_feature": {"num_features": 64, "orthogonal": False, "projection": None},
+    "entmax": {"alpha": 1.5},
+    "sparsemax": {},
+    "sigmoid": {"bias": None},
+    "cosine": {"tau": 0.1},
+    "additive": {"hidden": 64, "w_q": None, "w_k": None, "v": None},
+    "differential": {"lambda_init": 0.8, "norm": False},
+    "talking_heads": {"num_heads": 8, "w_logits": None, "w_weights": None},
 }
 
 
@@ -548,6 +566,27 @@ class Signatures:
         bias=None,
         **common,
     ): ...
+
+    @staticmethod
+    def additive_attention(query, key, value, hidden=64, *, w_q=None, w_k=None, v=None, **common): ...
+
+    @staticmethod
+    def cosine_attention(query, key, value, tau=0.1, **common): ...
+
+    @staticmethod
+    def differential_attention(query, key, value, lambda_init=0.8, *, norm=False, **common): ...
+
+    @staticmethod
+    def entmax_attention(query, key, value, alpha=1.5, **common): ...
+
+    @staticmethod
+    def sigmoid_attention(query, key, value, bias=None, **common): ...
+
+    @staticmethod
+    def sparsemax_attention(query, key, value, **common): ...
+
+    @staticmethod
+    def talking_heads_attention(query, key, value, num_heads=8, *, w_logits=None, w_weights=None, **common): ...
 
     @staticmethod
     def show_runtime(): ...

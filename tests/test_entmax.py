@@ -50,7 +50,11 @@ def test_searched_weights_are_optimal(isa, alpha):
                 slack = 4 * u + (alpha - 1) * (d[row] * lost + 16 * u)
                 # weights below the least number are 0
                 least = np.finfo(dtype).smallest_subnormal ** np.longdouble(alpha - 1)
-                assert (np.where(p[row] > 0, np.abs(d[row] - (z[row] - t)), z[row] - t - least) <= slack).all(), (alpha, n, row)
+                assert (np.where(p[row] > 0, np.abs(d[row] - (z[row] - t)), z[row] - t - least) <= slack).all(), (
+                    alpha,
+                    n,
+                    row,
+                )
 
 
 def test_golden_values(isa):
@@ -91,7 +95,11 @@ def test_nan_and_infinity_as_in_softmax(isa, dtype_name, dtype):
             x[0] = -np.inf
             y = ruvector.entmax(x, alpha)
             assert y[0] == 0
-            assert same_bits(y[1:].copy(), ruvector.entmax(x[1:], alpha)) or n < 2 or np.abs(y[1:].astype(float) - ruvector.entmax(x[1:], alpha).astype(float)).max() < 1e-6
+            assert (
+                same_bits(y[1:].copy(), ruvector.entmax(x[1:], alpha))
+                or n < 2
+                or np.abs(y[1:].astype(float) - ruvector.entmax(x[1:], alpha).astype(float)).max() < 1e-6
+            )
 
 
 def test_axis_strides_out_and_threads(isa, threads):
