@@ -96,6 +96,14 @@ from ruvector.mechanisms.moe import (
     router_z_loss,
 )
 from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
+from ruvector.mechanisms.residual import (
+    adaptive_span_attention,
+    fixup_attention,
+    fixup_scale,
+    realformer_attention,
+    realformer_logits,
+    rezero_attention,
+)
 from ruvector.mechanisms.sparse import (
     axial_attention,
     bigbird_attention,
@@ -136,6 +144,7 @@ __all__ = [
     "SparsePattern",
     "UnknownAttentionType",
     "__version__",
+    "adaptive_span_attention",
     "additive_attention",
     "alibi_attention",
     "attention",
@@ -157,6 +166,8 @@ __all__ = [
     "entmax_attention",
     "exp_map",
     "expert_capacity",
+    "fixup_attention",
+    "fixup_scale",
     "flash_attention",
     "gat",
     "gat_search",
@@ -195,8 +206,11 @@ __all__ = [
     "poincare_to_lorentz",
     "project_to_ball",
     "random_feature_attention",
+    "realformer_attention",
+    "realformer_logits",
     "register",
     "relative_attention",
+    "rezero_attention",
     "rope",
     "rope_attention",
     "router_z_loss",

@@ -928,6 +928,71 @@ def talking_heads_attention(
     rng: _Rng = None,
     out: _Array | None = None,
 ) -> _Array: ...
+def rezero_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    alpha: float = 0.0,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def fixup_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    multiplier: float = 1.0,
+    *,
+    bias_in: float = 0.0,
+    bias_out: float = 0.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def realformer_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    *,
+    previous: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def adaptive_span_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    *,
+    span: ArrayLike | None = None,
+    ramp: float = 32.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def fixup_scale(num_layers: SupportsIndex, layers_per_branch: SupportsIndex = 2) -> float: ...
+def realformer_logits(
+    query: ArrayLike, key: ArrayLike, num_heads: int = 8, *, previous: ArrayLike | None = None, scale: float | None = None
+) -> _Array: ...
 
 class MixtureOfExperts:
     num_experts: int

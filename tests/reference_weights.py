@@ -165,6 +165,44 @@ def talking_heads(
     return Answer(weights, value, size, 4.0 * grown[1])
 
 
+def _heads_with(added):
+    """Multi-head attention whose logits have `added(q_len, kv_len, num_heads, **own)` in them, -inf hiding."""
+
+    def oracle(query, key, value, *, num_heads=8, mask=None, causal=False, scale=None, **own):
+        query, key, value = _wide(query, key, value)
+        q, k = (np.moveaxis(x.reshape(*x.shape[:-1], num_heads, -1), -2, -3) for x in (query, key))
+        more = added(query.shape[-2], key.shape[-2], num_heads, **own)
+        logits = _plain(q, k, scale)
+        seen, bias = _visible(logits.shape, mask, causal)
+        seen, bias = seen & ~np.isneginf(more), bias + np.where(np.isneginf(more), 0, more)
+        size = _size(q, k, scale) + np.abs(bias).max(initial=0)
+        return Answer(_softmax(logits + bias, seen), value, size)
+
+    return oracle
+
+
+def _spans(q_len, kv_len, num_heads, span=(1024.0,), ramp=32.0):
+    distance = np.abs(np.arange(q_len)[:, None] + kv_len - q_len - np.arange(kv_len))
+    share = np.clip((ramp + np.broadcast_to(span, (num_heads,))[:, None, None] - distance) / ramp, 0, 1)
+    with np.errstate(divide="ignore"):
+        return np.log(share)
+
+
+def _branch(combine):
+    def oracle(query, key, value, *, mask=None, causal=False, scale=None, **own):
+        query, key, value = _wide(query, key, value)
+        logits = _plain(query, key, scale)
+        seen, bias = _visible(logits.shape, mask, causal)
+        weights = _softmax(logits + bias, seen)
+        size = _size(query, key, scale) + np.abs(bias).max(initial=0)
+        out, factor = combine(query, weights, value, **own)
+        answer = Answer(weights[..., None, :, :], value, size, out=out, amplified=1 + factor)
+        answer.peak = answer.peak + np.abs(query).max(initial=0) + np.abs(out).max(initial=0)
+        return answer
+
+    return oracle
+
+
 TYPES = {
     # of entmax 2 sqrt(p) / 2 a weight, summed over S; sparsemax 1 a weight; both twice, for the threshold; sigmoid p
     "entmax": _rows(_entmax_rows, lambda keys: 2 * np.sqrt(keys)),
@@ -173,5 +211,14 @@ TYPES = {
     "cosine": cosine,
     "additive": additive,
     "differential": differential,
+    "realformer": _heads_with(lambda q_len, kv_len, heads, previous=0.0: np.asarray(previous)),
+    "adaptive_span": _heads_with(_spans),
+    "rezero": _branch(lambda x, p, v, alpha=0.0: (x + alpha * (p @ v), abs(alpha))),
+    "fixup": _branch(
+        lambda x, p, v, multiplier=1.0, bias_in=0.0, bias_out=0.0: (
+            x + multiplier * (p @ (v + bias_in)) + bias_out,
+            abs(multiplier) * (1 + abs(bias_in)) + abs(bias_out),
+        )
+    ),
     "talking_heads": talking_heads,
 }

@@ -19,6 +19,7 @@ from support import check_python, normal, run_python, same_bits
 FOLDER = Path(ruvector.__file__).parent
 
 FUNCTIONS = {
+    "adaptive_span_attention",
     "additive_attention",
     "alibi_attention",
     "attention",
@@ -40,6 +41,8 @@ FUNCTIONS = {
     "entmax",
     "entmax_attention",
     "exp_map",
+    "fixup_attention",
+    "fixup_scale",
     "flash_attention",
     "gate_weights",
     "gat",
@@ -78,8 +81,11 @@ FUNCTIONS = {
     "poincare_to_lorentz",
     "project_to_ball",
     "random_feature_attention",
+    "realformer_attention",
+    "realformer_logits",
     "register",
     "relative_attention",
+    "rezero_attention",
     "rope",
     "rope_attention",
     "router_z_loss",
@@ -138,6 +144,7 @@ ALIASES = {
     "t5_relative": "t5",
     "local_global": "longformer",
     "entmax15": "entmax",
+    "residual_attention": "realformer",
     "qk_norm": "cosine",
     "bahdanau": "additive",
     "diff": "differential",
@@ -216,6 +223,10 @@ PARAMETERS = {
     "linear": {"feature_map": "elu"},
     "performer": {"num_features": 256, "orthogonal": True, "projection": None},
     "random_feature": {"num_features": 64, "orthogonal": False, "projection": None},
+    "rezero": {"alpha": 0.0},
+    "fixup": {"multiplier": 1.0, "bias_in": 0.0, "bias_out": 0.0},
+    "realformer": {"num_heads": 8, "previous": None},
+    "adaptive_span": {"num_heads": 8, "span": None, "ramp": 32.0},
     "entmax": {"alpha": 1.5},
     "sparsemax": {},
     "sigmoid": {"bias": None},
@@ -587,6 +598,24 @@ class Signatures:
 
     @staticmethod
     def talking_heads_attention(query, key, value, num_heads=8, *, w_logits=None, w_weights=None, **common): ...
+
+    @staticmethod
+    def rezero_attention(query, key, value, alpha=0.0, **common): ...
+
+    @staticmethod
+    def fixup_attention(query, key, value, multiplier=1.0, *, bias_in=0.0, bias_out=0.0, **common): ...
+
+    @staticmethod
+    def realformer_attention(query, key, value, num_heads=8, *, previous=None, **common): ...
+
+    @staticmethod
+    def adaptive_span_attention(query, key, value, num_heads=8, *, span=None, ramp=32.0, **common): ...
+
+    @staticmethod
+    def fixup_scale(num_layers, layers_per_branch=2): ...
+
+    @staticmethod
+    def realformer_logits(query, key, num_heads=8, *, previous=None, scale=None): ...
 
     @staticmethod
     def show_runtime(): ...

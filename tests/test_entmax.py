@@ -5,7 +5,7 @@ import pytest
 import reference
 import ruvector
 from reference_weights import entmax, entmax_bound
-from support import DTYPES, EDGES, LONG_EDGES, generator, normal, same_bits
+from support import EDGES, LONG_EDGES, generator, normal, same_bits
 
 EXACT = (1.5, 2.0)
 SEARCHED = (1.0001, 1.1, 1.25, 1.75, 2.5, 4.0, 8.0)
