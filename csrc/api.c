@@ -12,6 +12,7 @@ const rv_api rv_api_table = {
     .softmax_run = rv_softmax_run,
     .norm_run = rv_norm_run,
     .activation_run = rv_activation_run,
+    .entmax_run = rv_entmax_run,
     .draw_run = rv_draw_run,
     .attn_run = rv_attn_run,
     .rows_run = rv_rows_run,

@@ -156,6 +156,23 @@ typedef struct rv_activation_args {
 } rv_activation_args;
 rv_status rv_activation_run(const rv_activation_args *args);
 
+/* Entmax (entmax.c): p_i = max((alpha - 1) x_i - t, 0)^(1 / (alpha - 1)) with the t that makes the row sum to 1; alpha 1 is softmax, 2
+ * sparsemax. 1 <= alpha <= RV_ENTMAX_MOST; 1, 1.5 and 2 are exact, the others found by bisection. Rows, strides and what gives NaN
+ * as in rv_softmax_run. */
+#define RV_ENTMAX_MOST 16
+typedef struct rv_entmax_args {
+    rv_dtype dtype;
+    double alpha;
+    const void *x;
+    void *y;
+    int64_t rows, n;
+    int64_t x_stride, y_stride;     /* bytes */
+    int threads;
+    rv_interrupt interrupted;
+    void *context;
+} rv_entmax_args;
+rv_status rv_entmax_run(const rv_entmax_args *args);
+
 /* ---- top-k and routing to experts (moe.c) --------------------------------------------------------------------- */
 
 typedef enum rv_topk_mode {
@@ -497,6 +514,7 @@ typedef struct rv_api {
     rv_status (*softmax_run)(const rv_softmax_args *);
     rv_status (*norm_run)(const rv_norm_args *);
     rv_status (*activation_run)(const rv_activation_args *);
+    rv_status (*entmax_run)(const rv_entmax_args *);
     rv_status (*draw_run)(uint64_t, double, double *, int64_t);
     rv_status (*attn_run)(const rv_attn_args *);
     rv_status (*rows_run)(const rv_rows_args *);

@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
 
 from ruvector._layers import gelu, layer_norm, rms_norm, silu, swiglu
 from ruvector._moe import top_k_gating, topk
-from ruvector._primitives import batched_dot_products, dot, log_softmax, softmax
+from ruvector._primitives import batched_dot_products, dot, entmax, log_softmax, softmax, sparsemax
 from ruvector._registry import (
     AttentionRecord,
     AttentionType,
@@ -99,6 +99,14 @@ from ruvector.mechanisms.moe import (
     router_z_loss,
 )
 from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
+from ruvector.mechanisms.residual import (
+    adaptive_span_attention,
+    fixup_attention,
+    fixup_scale,
+    realformer_attention,
+    realformer_logits,
+    rezero_attention,
+)
 from ruvector.mechanisms.sparse import (
     bigbird_attention,
     block_sparse_attention,
@@ -106,6 +114,15 @@ from ruvector.mechanisms.sparse import (
     longformer_attention,
     sliding_attention,
     sparse_attention,
+)
+from ruvector.mechanisms.weights import (
+    additive_attention,
+    cosine_attention,
+    differential_attention,
+    entmax_attention,
+    sigmoid_attention,
+    sparsemax_attention,
+    talking_heads_attention,
 )
 from ruvector.patterns import Pattern as SparsePattern
 from ruvector.retrieval import mha_search
@@ -133,6 +150,8 @@ __all__ = [
     "SparsePattern",
     "UnknownAttentionType",
     "__version__",
+    "adaptive_span_attention",
+    "additive_attention",
     "alibi_attention",
     "attention",
     "attention_score",
@@ -143,12 +162,18 @@ __all__ = [
     "bigbird_attention",
     "block_sparse_attention",
     "causal_attention",
+    "cosine_attention",
     "cross_attention",
+    "differential_attention",
     "dilated_attention",
     "dot",
     "draw_features",
+    "entmax",
+    "entmax_attention",
     "exp_map",
     "expert_capacity",
+    "fixup_attention",
+    "fixup_scale",
     "flash_attention",
     "gat",
     "gat_search",
@@ -190,8 +215,11 @@ __all__ = [
     "poincare_to_lorentz",
     "project_to_ball",
     "random_feature_attention",
+    "realformer_attention",
+    "realformer_logits",
     "register",
     "relative_attention",
+    "rezero_attention",
     "rms_norm",
     "rope",
     "rope_attention",
@@ -201,13 +229,17 @@ __all__ = [
     "self_attention",
     "set_num_threads",
     "show_runtime",
+    "sigmoid_attention",
     "silu",
     "sliding_attention",
     "sliding_window_attention",
     "softmax",
     "sparse_attention",
+    "sparsemax",
+    "sparsemax_attention",
     "swiglu",
     "t5_attention",
+    "talking_heads_attention",
     "top_k_gating",
     "topk",
     "use_isa",

@@ -226,6 +226,8 @@ def rms_norm(x: ArrayLike, weight: ArrayLike | None = None, *, eps: float = 1e-6
 def gelu(x: ArrayLike, *, approximate: Literal["none", "tanh"] = "none", out: _Array | None = None) -> _Array: ...
 def silu(x: ArrayLike, *, out: _Array | None = None) -> _Array: ...
 def swiglu(gate: ArrayLike, up: ArrayLike, *, out: _Array | None = None) -> _Array: ...
+def entmax(x: ArrayLike, alpha: float = 1.5, axis: int = -1, *, out: _Array | None = None) -> _Array: ...
+def sparsemax(x: ArrayLike, axis: int = -1, *, out: _Array | None = None) -> _Array: ...
 @overload
 def scaled_dot_product_attention(
     query: ArrayLike,
@@ -836,6 +838,175 @@ def t5_attention(
     training: bool = False,
     rng: _Rng = None,
     out: _Array | None = None,
+) -> _Array: ...
+
+def additive_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    hidden: int = 64,
+    *,
+    w_q: ArrayLike | None = None,
+    w_k: ArrayLike | None = None,
+    v: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def cosine_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    tau: float = 0.1,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def differential_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    lambda_init: float = 0.8,
+    *,
+    norm: bool = False,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def entmax_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    alpha: float = 1.5,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def sigmoid_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    bias: float | None = None,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def sparsemax_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def talking_heads_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    *,
+    w_logits: ArrayLike | None = None,
+    w_weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def rezero_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    alpha: float = 0.0,
+    *,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def fixup_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    multiplier: float = 1.0,
+    *,
+    bias_in: float = 0.0,
+    bias_out: float = 0.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def realformer_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    *,
+    previous: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def adaptive_span_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 8,
+    *,
+    span: ArrayLike | None = None,
+    ramp: float = 32.0,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def fixup_scale(num_layers: SupportsIndex, layers_per_branch: SupportsIndex = 2) -> float: ...
+def realformer_logits(
+    query: ArrayLike, key: ArrayLike, num_heads: int = 8, *, previous: ArrayLike | None = None, scale: float | None = None
 ) -> _Array: ...
 
 class MixtureOfExperts:

@@ -109,6 +109,19 @@ cdef extern from "ruvector.h" nogil:
         rv_interrupt interrupted
         void *context
 
+    int RV_ENTMAX_MOST
+
+    ctypedef struct rv_entmax_args:
+        rv_dtype dtype
+        double alpha
+        const void *x
+        void *y
+        int64_t rows, n
+        int64_t x_stride, y_stride
+        int threads
+        rv_interrupt interrupted
+        void *context
+
     ctypedef enum rv_topk_mode:
         RV_TOPK_VALUES
         RV_TOPK_SOFTMAX
@@ -295,6 +308,7 @@ cdef extern from "ruvector.h" nogil:
         rv_status (*softmax_run)(const rv_softmax_args *) noexcept nogil
         rv_status (*norm_run)(const rv_norm_args *) noexcept nogil
         rv_status (*activation_run)(const rv_activation_args *) noexcept nogil
+        rv_status (*entmax_run)(const rv_entmax_args *) noexcept nogil
         rv_status (*draw_run)(uint64_t, double, double *, int64_t) noexcept nogil
         rv_status (*attn_run)(const rv_attn_args *) noexcept nogil
         rv_status (*rows_run)(const rv_rows_args *) noexcept nogil

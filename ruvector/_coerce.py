@@ -285,6 +285,16 @@ def along_axis(rows, x, axis, out):
     return out
 
 
+def entmax_alpha(alpha, most):
+    """The alpha of entmax as a float."""
+    from ruvector._options import number
+
+    alpha = number(alpha, "alpha")
+    if not 1 <= alpha <= most:
+        raise ValueError(f"alpha must be between 1 and {most}, got {alpha}")
+    return alpha
+
+
 def _check_output(out, shape, dtype):
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be an ndarray, got {type(out).__name__}")

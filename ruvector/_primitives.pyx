@@ -196,20 +196,28 @@ def scores(queries, keys, double scale):
     return out
 
 
-cdef object _softmax(object x, object axis, object out, bint log):
+# How the kernels for rows make weights: softmax, its logarithm, or entmax of a given alpha.
+cdef enum:
+    ROWS_SOFTMAX
+    ROWS_LOG
+    ROWS_ENTMAX
+
+
+cdef object _weigh(object x, object axis, object out, int how, double alpha):
     cdef int code = plain_code(x, bf16)
     # an out that is x itself, or has the same layout and shares no byte with x, is written where it lies
     if code < 0 or axis != -1 or RV_NDIM(x) < 1 or not cnp.PyArray_IS_C_CONTIGUOUS(x) or (
             out is not None and out is not x and not same_layout(x, out, code, bf16)):
-        return _coerce.along_axis(_log_rows if log else _softmax_rows, x, axis, out)
+        return _coerce.along_axis(lambda a, b: _run_rows(a, b, how, alpha), x, axis, out)
     if out is x and not cnp.PyArray_ISWRITEABLE(out):
-        return _coerce.along_axis(_log_rows if log else _softmax_rows, x, axis, out)
-    return _run_rows(x, out, log)
+        return _coerce.along_axis(lambda a, b: _run_rows(a, b, how, alpha), x, axis, out)
+    return _run_rows(x, out, how, alpha)
 
 
-cdef object _run_rows(object x, object out, bint log):
-    """Softmax over the last axis of a C-contiguous array, into out (C-contiguous, same shape and dtype; may be x)."""
+cdef object _run_rows(object x, object out, int how, double alpha):
+    """Weights over the last axis of a C-contiguous array, into out (C-contiguous, same shape and dtype; may be x)."""
     cdef rv_softmax_args args
+    cdef rv_entmax_args entmax_args
     cdef int code = plain_code(x, bf16), nd = RV_NDIM(x), i
     cdef rv_status status
     if out is None:
@@ -225,25 +233,24 @@ cdef object _run_rows(object x, object out, bint log):
     for i in range(nd - 1):
         args.rows *= RV_DIM(x, i)
     args.x_stride = args.y_stride = args.n * item_size(code)
-    args.log = log
+    args.log = how == ROWS_LOG
     args.threads = 0
     args.interrupted = poll_signals
     args.context = NULL
-    if args.rows * args.n < 4096:
+    if how == ROWS_ENTMAX:
+        entmax_args.dtype, entmax_args.alpha, entmax_args.x, entmax_args.y = args.dtype, alpha, args.x, args.y
+        entmax_args.rows, entmax_args.n = args.rows, args.n
+        entmax_args.x_stride, entmax_args.y_stride = args.x_stride, args.y_stride
+        entmax_args.threads, entmax_args.interrupted, entmax_args.context = 0, poll_signals, NULL
+        with nogil:
+            status = api.entmax_run(&entmax_args)
+    elif args.rows * args.n < 4096:
         status = api.softmax_run(&args)
     else:
         with nogil:
             status = api.softmax_run(&args)
     raise_for(status)
     return out
-
-
-def _softmax_rows(x, out):
-    return _run_rows(x, out, False)
-
-
-def _log_rows(x, out):
-    return _run_rows(x, out, True)
 
 
 def softmax(x, axis=-1, *, out=None):
@@ -280,7 +287,7 @@ def softmax(x, axis=-1, *, out=None):
     >>> ruvector.softmax([1.0, 2.0, 3.0, 4.0]).round(3)
     array([0.032, 0.087, 0.237, 0.644])
     """
-    return _softmax(x, axis, out, False)
+    return _weigh(x, axis, out, ROWS_SOFTMAX, 1)
 
 
 def log_softmax(x, axis=-1, *, out=None):
@@ -316,7 +323,110 @@ def log_softmax(x, axis=-1, *, out=None):
     >>> ruvector.log_softmax([0.0, 0.0]).round(4)
     array([-0.6931, -0.6931])
     """
-    return _softmax(x, axis, out, True)
+    return _weigh(x, axis, out, ROWS_LOG, 1)
+
+
+ENTMAX_MOST = RV_ENTMAX_MOST
+
+
+def entmax(x, alpha=1.5, axis=-1, *, out=None):
+    """Entmax, ``max((alpha - 1) x - t, 0) ** (1 / (alpha - 1))`` with the t that makes it sum to 1, along an axis.
+
+    Between softmax (`alpha` 1) and sparsemax (2): for any `alpha` above 1 elements far below the largest get a weight of exactly 0.
+
+    Parameters
+    ----------
+    x : array_like
+        Real array with at least one axis.
+    alpha : float, default 1.5
+        From 1 to 16.
+    axis : int, default -1
+    out : ndarray, optional
+        Where the result goes: the result's shape and dtype, any strides; may be `x`.
+
+    Returns
+    -------
+    ndarray, shape and dtype of `x`
+        float64 for integers and booleans.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not real, an `alpha` that is no number, or an `out` of another dtype.
+    ValueError
+        For an axis or an `alpha` out of range, or an `out` that is read-only or of another shape.
+
+    See Also
+    --------
+    sparsemax : `alpha` 2.
+    entmax_attention : attention with these weights.
+
+    Notes
+    -----
+    O(size of x). `alpha` 1, 1.5 and 2 are exact: 1 is `softmax`; of 1.5 a weight p is within ``(4 sqrt(p) + 8 p + 8 u) u`` of the exact
+    one, of 2 within ``(4 + 4 p) u``, u being the unit roundoff. Any other is found by bisection, up to some 40 steps over the elements
+    within ``1 / (alpha - 1)`` of the largest (float64: 110); weights below ``2 ** (-126 / (alpha - 1))`` (float64: -1022) are not told from 0. A row sums to 1 within 8 units. A row that is all -inf, or holds NaN or
+    +inf, is NaN. From Peters et al. 2019 [1]_ and Correia et al. 2019 [2]_.
+
+    References
+    ----------
+    .. [1] Peters, Niculae and Martins, Sparse Sequence-to-Sequence Models, arXiv:1905.05702
+    .. [2] Correia, Niculae and Martins, Adaptively Sparse Transformers, arXiv:1909.00015
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> ruvector.entmax([1.0, 2.0, 3.0, 4.0]).round(4)
+    array([0.    , 0.    , 0.1693, 0.8307])
+    >>> ruvector.entmax([1.0, 2.0, 3.0, 4.0], alpha=1.25).round(4)
+    array([0.0011, 0.0344, 0.2146, 0.75  ])
+    """
+    return _weigh(x, axis, out, ROWS_ENTMAX, _coerce.entmax_alpha(alpha, RV_ENTMAX_MOST))
+
+
+def sparsemax(x, axis=-1, *, out=None):
+    """Sparsemax, ``max(x - t, 0)`` with the t that makes it sum to 1, along an axis: the nearest point of the simplex.
+
+    Parameters
+    ----------
+    x : array_like
+        Real array with at least one axis.
+    axis : int, default -1
+    out : ndarray, optional
+        Where the result goes: the result's shape and dtype, any strides; may be `x`.
+
+    Returns
+    -------
+    ndarray, shape and dtype of `x`
+        float64 for integers and booleans.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not real, or an `out` of another dtype.
+    ValueError
+        For an axis out of range, or an `out` that is read-only or of another shape.
+
+    See Also
+    --------
+    entmax : of any alpha.
+
+    Notes
+    -----
+    O(size of x). A weight p is within ``(4 + 4 p) u`` of the exact one, u being the unit roundoff, and a row sums to 1 within 8 units. A
+    row that is all -inf, or holds NaN or +inf, is NaN. From Martins and Astudillo 2016 [1]_.
+
+    References
+    ----------
+    .. [1] Martins and Astudillo, From Softmax to Sparsemax, arXiv:1602.02068
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> ruvector.sparsemax([1.0, 0.5, 0.0])
+    array([0.75, 0.25, 0.  ])
+    """
+    return _weigh(x, axis, out, ROWS_ENTMAX, 2)
 
 
 cdef object _map(rv_map f, object x):

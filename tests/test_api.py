@@ -19,6 +19,8 @@ from support import check_python, normal, run_python, same_bits
 FOLDER = Path(ruvector.__file__).parent
 
 FUNCTIONS = {
+    "adaptive_span_attention",
+    "additive_attention",
     "alibi_attention",
     "attention",
     "attention_score",
@@ -29,12 +31,18 @@ FUNCTIONS = {
     "bigbird_attention",
     "block_sparse_attention",
     "causal_attention",
+    "cosine_attention",
     "cross_attention",
+    "differential_attention",
     "dilated_attention",
     "dot",
     "draw_features",
     "expert_capacity",
+    "entmax",
+    "entmax_attention",
     "exp_map",
+    "fixup_attention",
+    "fixup_scale",
     "flash_attention",
     "gate_weights",
     "gat",
@@ -76,8 +84,11 @@ FUNCTIONS = {
     "poincare_to_lorentz",
     "project_to_ball",
     "random_feature_attention",
+    "realformer_attention",
+    "realformer_logits",
     "register",
     "relative_attention",
+    "rezero_attention",
     "rms_norm",
     "rope",
     "rope_attention",
@@ -87,13 +98,17 @@ FUNCTIONS = {
     "self_attention",
     "set_num_threads",
     "show_runtime",
+    "sigmoid_attention",
     "silu",
     "sliding_attention",
     "sliding_window_attention",
     "softmax",
+    "sparsemax_attention",
     "swiglu",
     "t5_attention",
     "sparse_attention",
+    "sparsemax",
+    "talking_heads_attention",
     "top_k_gating",
     "topk",
     "use_isa",
@@ -134,6 +149,11 @@ ALIASES = {
     "relative_position": "relative",
     "t5_relative": "t5",
     "local_global": "longformer",
+    "entmax15": "entmax",
+    "residual_attention": "realformer",
+    "qk_norm": "cosine",
+    "bahdanau": "additive",
+    "diff": "differential",
 }
 PARAMETERS = {
     "scaled_dot": {"softcap": 0.0},
@@ -209,6 +229,17 @@ PARAMETERS = {
     "linear": {"feature_map": "elu"},
     "performer": {"num_features": 256, "orthogonal": True, "projection": None},
     "random_feature": {"num_features": 64, "orthogonal": False, "projection": None},
+    "rezero": {"alpha": 0.0},
+    "fixup": {"multiplier": 1.0, "bias_in": 0.0, "bias_out": 0.0},
+    "realformer": {"num_heads": 8, "previous": None},
+    "adaptive_span": {"num_heads": 8, "span": None, "ramp": 32.0},
+    "entmax": {"alpha": 1.5},
+    "sparsemax": {},
+    "sigmoid": {"bias": None},
+    "cosine": {"tau": 0.1},
+    "additive": {"hidden": 64, "w_q": None, "w_k": None, "v": None},
+    "differential": {"lambda_init": 0.8, "norm": False},
+    "talking_heads": {"num_heads": 8, "w_logits": None, "w_weights": None},
 }
 
 
@@ -240,6 +271,12 @@ class Signatures:
 
     @staticmethod
     def swiglu(gate, up, *, out=None): ...
+
+    @staticmethod
+    def entmax(x, alpha=1.5, axis=-1, *, out=None): ...
+
+    @staticmethod
+    def sparsemax(x, axis=-1, *, out=None): ...
 
     @staticmethod
     def scaled_dot_product_attention(
@@ -564,6 +601,45 @@ class Signatures:
         bias=None,
         **common,
     ): ...
+
+    @staticmethod
+    def additive_attention(query, key, value, hidden=64, *, w_q=None, w_k=None, v=None, **common): ...
+
+    @staticmethod
+    def cosine_attention(query, key, value, tau=0.1, **common): ...
+
+    @staticmethod
+    def differential_attention(query, key, value, lambda_init=0.8, *, norm=False, **common): ...
+
+    @staticmethod
+    def entmax_attention(query, key, value, alpha=1.5, **common): ...
+
+    @staticmethod
+    def sigmoid_attention(query, key, value, bias=None, **common): ...
+
+    @staticmethod
+    def sparsemax_attention(query, key, value, **common): ...
+
+    @staticmethod
+    def talking_heads_attention(query, key, value, num_heads=8, *, w_logits=None, w_weights=None, **common): ...
+
+    @staticmethod
+    def rezero_attention(query, key, value, alpha=0.0, **common): ...
+
+    @staticmethod
+    def fixup_attention(query, key, value, multiplier=1.0, *, bias_in=0.0, bias_out=0.0, **common): ...
+
+    @staticmethod
+    def realformer_attention(query, key, value, num_heads=8, *, previous=None, **common): ...
+
+    @staticmethod
+    def adaptive_span_attention(query, key, value, num_heads=8, *, span=None, ramp=32.0, **common): ...
+
+    @staticmethod
+    def fixup_scale(num_layers, layers_per_branch=2): ...
+
+    @staticmethod
+    def realformer_logits(query, key, num_heads=8, *, previous=None, scale=None): ...
 
     @staticmethod
     def show_runtime(): ...

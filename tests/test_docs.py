@@ -17,7 +17,7 @@ FUNCTIONS = {"flash_v2": "flash_attention", "gat": "gat", "gatv2": "gatv2"}
 # Parameters that a function has in another form: GAT's heads are the first axis of its projections.
 ELSEWHERE = {("gat", "num_heads"), ("gatv2", "num_heads")}
 RECORDS = {record.name: record for record in ruvector.attention_types()}
-PAPER = r"arXiv:\d{4}\.\d{5}|PMLR \d+|ICLR"
+PAPER = r"arXiv:\d{4}\.\d{4,5}|PMLR \d+|ICLR"
 
 
 def function_of(name):

@@ -3,6 +3,7 @@
 #include "primitives_inl.h"
 #include "softmax_inl.h"
 #include "layers_inl.h"
+#include "entmax_inl.h"
 #include "tile_inl.h"
 #include "few_inl.h"
 #include "peak_inl.h"
@@ -23,6 +24,7 @@ const rv_kernels RV_TABLE = {
     .softmax_shift = softmax_shift,
     .norm_rows = norm_rows,
     .activate = activate,
+    .entmax_rows = entmax_rows,
     .topk = topk,
     .tile_rows = tile_rows,
     .tile_scratch = tile_scratch,

@@ -296,6 +296,15 @@ static void primitives(const char *isa, rv_dtype dtype, int64_t n, int at_end)
         ok(rv_softmax_run(&s));
         same(y, plain, bytes);
     }
+    double alphas[] = {1, 1.3, 1.5, 2, 3};
+    for (int i = 0; i < 5; i++) {
+        rv_entmax_args e = {.dtype = dtype, .alpha = alphas[i], .x = x, .y = y, .rows = 1, .n = n, .threads = 1};
+        ok(rv_entmax_run(&e));
+        e.x = memcpy(plain, x, bytes);
+        e.y = plain;
+        ok(rv_entmax_run(&e));
+        same(y, plain, bytes);
+    }
     int64_t counts[] = {1, 3, 4, 5};
     for (int i = 0; i < 4; i++) {
         size_t rows = (size_t)counts[i];

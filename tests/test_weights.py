@@ -1,0 +1,252 @@
+"""Types whose weights are no softmax of products, against their definitions, limits and other libraries."""
+
+import numpy as np
+import pytest
+import reference
+import reference_weights
+import ruvector
+from support import generator, normal, qkv, same_bits
+
+W = {
+    name: normal(shape, np.float64, name)
+    for name, shape in (("q", (32, 20)), ("k", (32, 20)), ("v", (20,)), ("h", (8, 8)))
+}
+CASES = {
+    "entmax": [{}, {"alpha": 1.0}, {"alpha": 2.0}, {"alpha": 1.2}],
+    "sparsemax": [{}],
+    "sigmoid": [{}, {"bias": 0.5}],
+    "cosine": [{}, {"tau": 1.0}],
+    "additive": [{}, {"hidden": 7}, {"w_q": W["q"], "w_k": W["k"], "v": W["v"]}],
+    "differential": [{}, {"lambda_init": 0.2}, {"norm": True}],
+    "talking_heads": [
+        {},
+        {"num_heads": 4},
+        {"w_logits": W["h"]},
+        {"w_weights": W["h"]},
+        {"w_logits": W["h"], "w_weights": W["h"].T},
+    ],
+}
+CASES |= {
+    "realformer": [{}, {"num_heads": 4}],
+    "adaptive_span": [{}, {"span": [3.0]}, {"span": np.arange(8.0), "ramp": 4.0}, {"span": [3.0], "num_heads": 4}],
+    "rezero": [{"alpha": 0.5}, {"alpha": -2.0}, {}],
+    "fixup": [{}, {"multiplier": 0.3}, {"bias_in": 0.7}, {"bias_out": -0.4}],
+}
+RESIDUAL = ("rezero", "fixup")  # values as wide as queries, which come back where nothing is seen
+RECORDS = {record.name: record for record in ruvector.attention_types() if record.name in CASES}
+
+
+def arrays(name, *arguments):
+    """Values narrower than queries but where a residual branch adds them."""
+    batch, q_len, kv_len, dtype_name, *seed = arguments
+    return qkv(batch, q_len, kv_len, 32, 32 if name in RESIDUAL else 24, dtype_name, *seed)
+
+
+def check(out, answer, dtype, what):
+    assert out.dtype == dtype
+    reference.within(
+        out, answer.out, np.maximum(answer.bound(np.dtype(dtype), 32), 1e-300) + np.zeros_like(answer.out), what
+    )
+
+
+def test_every_type_has_a_case():
+    assert set(CASES) == set(RECORDS) == set(reference_weights.TYPES)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_types_are_what_their_papers_define(isa, dtype_name, dtype, name):
+    oracle, outputs = reference_weights.TYPES[name], []
+    for own in CASES[name]:
+        for batch, q_len, kv_len in (((2,), 30, 30), ((), 7, 45), ((2, 3), 3, 17), ((), 60, 25)):
+            q, k, v = arrays(name, batch, q_len, kv_len, dtype_name, "weights")
+            out = ruvector.attention(q, k, v, name, **own)
+            check(out, oracle(q, k, v, **own), dtype, f"{name} {own} {q_len} x {kv_len}")
+            for alias in (*RECORDS[name].aliases, name.upper()):
+                assert same_bits(ruvector.attention(q, k, v, alias, **own), out)
+            assert same_bits(getattr(ruvector, f"{name}_attention")(q, k, v, **own), out)
+            first = (0,) * len(batch)
+            one = ruvector.attention(q[first][-1], k[first], v[first], name, **own)
+            assert one.shape == v.shape[-1:]
+            atol = 0.05 if reference.is_half(dtype) else 1e-4
+            np.testing.assert_allclose(one.astype(float), out[first][-1].astype(float), rtol=0, atol=atol)
+        outputs.append(out.astype(float))
+    for a, b in zip(outputs, outputs[1:]):
+        assert np.abs(a - b).max() > 0.01, f"a parameter of {name} changes nothing"
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_common_options(isa, name):
+    oracle, own = reference_weights.TYPES[name], CASES[name][0]
+    for q_len, kv_len in ((19, 19), (6, 41)):
+        q, k, v = arrays(name, (2,), q_len, kv_len, "float32", "options")
+        mask = generator(name, "mask").random((q_len, kv_len)) < 0.6
+        mask[2] = False
+        bias = generator(name, "bias").standard_normal((q_len, kv_len)).astype(np.float32)
+        bias[0, 1:] = -np.inf
+        plain = ruvector.attention(q, k, v, name, **own)
+        for options in (
+            {"mask": mask},
+            {"mask": bias},
+            {"mask": mask[3]},
+            {"scale": 0.77},
+            {"causal": True},
+            {"causal": True, "mask": mask},
+        ):
+            out = ruvector.attention(q, k, v, name, **own, **options)
+            check(out, oracle(q, k, v, **own, **options), np.float32, f"{name} {list(options)}")
+            assert not same_bits(out, plain), options
+            if options.get("mask") is mask:
+                assert (out[:, 2] == (q[:, 2] if name in RESIDUAL else 0)).all()
+        out = np.empty_like(plain)
+        assert ruvector.attention(q, k, v, name, **own, out=out) is out
+        assert same_bits(out, plain)
+        dropped = [ruvector.attention(q, k, v, name, **own, dropout=0.5, training=True, rng=seed) for seed in (3, 3, 4)]
+        assert same_bits(dropped[0], dropped[1])
+        assert not same_bits(dropped[0], dropped[2])
+        assert same_bits(ruvector.attention(q, k, v, name, **own, dropout=0.5), plain)
+        mean = np.mean(
+            [ruvector.attention(q, k, v, name, **own, dropout=0.3, training=True, rng=seed) for seed in range(300)], 0
+        )
+        assert np.abs(mean - plain).mean() < 0.1, "inverted scaling"
+        with pytest.raises(ValueError, match="rng"):
+            ruvector.attention(q, k, v, name, **own, dropout=0.5, training=True)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_hidden_keys_and_the_future_change_no_bit(isa, name):
+    q, k, v = (x.copy() for x in arrays(name, (2,), 70, 75, "float32", "hidden"))
+    causal = ruvector.attention(q, k, v, name, **CASES[name][0], causal=True)
+    mask = np.ones(75, bool)
+    mask[[3, 50]] = False
+    masked = ruvector.attention(q, k, v, name, **CASES[name][0], mask=mask)
+    k[:, 60:], v[:, 60:] = 3, -2
+    assert same_bits(ruvector.attention(q, k, v, name, **CASES[name][0], causal=True)[:, :55], causal[:, :55])
+    k, v = (x.copy() for x in arrays(name, (2,), 70, 75, "float32", "hidden")[1:])
+    k[:, 3], v[:, 50], v[:, 3, 0] = np.nan, np.nan, np.inf
+    np.testing.assert_allclose(
+        ruvector.attention(q, k, v, name, **CASES[name][0], mask=mask), masked, rtol=0, atol=1e-5
+    )
+    v[0, 7, 2] = np.nan
+    bad = np.isnan(ruvector.attention(q, k, v, name, **CASES[name][0], mask=mask, causal=True))
+    assert bad[0, 2:].any(-1).all()
+    assert not bad[0, :2].any()
+    assert not bad[1].any()
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"differential"}))
+def test_scores(isa, name):
+    q, k, v = qkv((), 9, 31, 32, 31, "float64", "scores")
+    for own in CASES[name]:
+        for options in ({}, {"causal": True}, {"scale": 0.4}):
+            p = ruvector.attention_scores(q, k, name, **own, **options)
+            some = np.ones((31, 32 if name in RESIDUAL else 8))
+            expected = reference_weights.TYPES[name](q, k, some, **own, **options).weights
+            np.testing.assert_allclose(p, expected, rtol=0, atol=1e-12)
+        score = np.array([ruvector.attention_score(q[0], key, name, **own) for key in k])
+        np.testing.assert_allclose(ruvector.attention_score(q[0], k, name, **own), score, rtol=0, atol=1e-13)
+        if "w_weights" not in own and name not in ("talking_heads", "realformer", "adaptive_span"):
+            p = ruvector.attention_scores(q[0], k, name, **own)
+            assert (np.diff(p[np.argsort(score)]) >= -1e-15).all(), "a higher score has no smaller weight"
+
+
+def test_differential_has_no_score_of_a_pair():
+    with pytest.raises(ValueError, match="'differential' has no pairwise score"):
+        ruvector.attention_score(np.ones(8), np.ones(8), "differential")
+
+
+def test_limits(isa):
+    q, k, v = qkv((2,), 21, 37, 32, 24, "float64", "limits")
+    close = {"rtol": 0, "atol": 1e-12}
+    scaled = ruvector.scaled_dot_attention(q, k, v)
+    np.testing.assert_allclose(ruvector.entmax_attention(q, k, v, 1), scaled, **close)
+    np.testing.assert_allclose(ruvector.entmax_attention(q, k, v, 1 + 1e-9), scaled, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(ruvector.entmax_attention(q, k, v, 2), ruvector.sparsemax_attention(q, k, v), **close)
+    first = ruvector.scaled_dot_attention(q[..., :16], k[..., :16], v)
+    assert same_bits(ruvector.differential_attention(q, k, v, 0), first)
+    np.testing.assert_allclose(
+        ruvector.talking_heads_attention(q, k, v, 4), ruvector.multi_head_attention(q, k, v, 4), **close
+    )
+    eye = np.eye(4)
+    mixed = ruvector.talking_heads_attention(q, k, v, 4, w_logits=eye, w_weights=eye)
+    np.testing.assert_allclose(mixed, ruvector.multi_head_attention(q, k, v, 4), **close)
+    several = ruvector.multi_head_attention(q, k, v, 4)
+    np.testing.assert_allclose(ruvector.realformer_attention(q, k, v, 4), several, **close)
+    np.testing.assert_allclose(ruvector.adaptive_span_attention(q, k, v, 4, span=[37.0]), several, **close)
+    near = ruvector.adaptive_span_attention(q, k, v, 4, span=[0.0], ramp=1.0)
+    np.testing.assert_allclose(near, v[:, 16:], **close)
+    square = qkv((2,), 21, 37, 32, 32, "float64", "limits")
+    assert same_bits(ruvector.rezero_attention(*square), square[0])
+    np.testing.assert_allclose(ruvector.rezero_attention(*square, 1.0), ruvector.fixup_attention(*square), **close)
+    lengths = generator("lengths").random((2, 37, 1)) * 100 + 0.01
+    np.testing.assert_allclose(
+        ruvector.cosine_attention(q, k * lengths, v), ruvector.cosine_attention(q, k, v), **close
+    )
+    far = ruvector.cosine_attention(q * 1e200, k * 1e-300, v)
+    np.testing.assert_allclose(far, ruvector.cosine_attention(q, k, v), **close)
+
+
+def test_layers_of_realformer_carry_their_logits(isa):
+    q, k, v = qkv((2,), 21, 37, 32, 24, "float64", "carried")
+    first = ruvector.realformer_logits(q, k, 4)
+    second = ruvector.realformer_logits(k[:, :21], k, 4, previous=first)
+    heads = [np.moveaxis(x.reshape(2, -1, 4, 8), 2, 1) for x in (q + k[:, :21], k)]
+    np.testing.assert_allclose(second, heads[0] @ heads[1].swapaxes(-1, -2) / np.sqrt(8), rtol=0, atol=1e-13)
+    out = ruvector.realformer_attention(k[:, :21], k, v, 4, previous=first)
+    np.testing.assert_allclose(out, ruvector.multi_head_attention(q + k[:, :21], k, v, 4), rtol=0, atol=1e-12)
+
+
+def test_the_scale_of_fixup():
+    assert ruvector.fixup_scale(100) == 0.1
+    assert ruvector.fixup_scale(81, 3) == pytest.approx(1 / 3, rel=1e-15)
+    for arguments, word in (((0,), "num_layers"), ((3, 1), "layers_per_branch")):
+        with pytest.raises(ValueError, match=word):
+            ruvector.fixup_scale(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "words"),
+    [
+        ("entmax", {"alpha": 0.9}, ("alpha", "0.9", "between 1 and 16")),
+        ("cosine", {"tau": 0.0}, ("tau", "0.0")),
+        ("additive", {"hidden": 0}, ("hidden", "0")),
+        ("additive", {"w_q": np.ones((5, 4))}, ("w_q", "(32, 4)", "(5, 4)")),
+        ("additive", {"v": np.ones(3)}, ("v must", "(64,)", "(3,)")),
+        ("differential", {"lambda_init": 1.5}, ("lambda_init", "1.5")),
+        ("rezero", {}, ("32", "24")),
+        ("fixup", {}, ("32", "24")),
+        ("realformer", {"previous": np.ones((2, 4))}, ("previous", "(8, 3, 5)", "(2, 4)")),
+        ("adaptive_span", {"span": [-1.0]}, ("span", "-1")),
+        ("adaptive_span", {"span": [1.0, 2.0]}, ("span", "(8,)", "(2,)")),
+        ("adaptive_span", {"ramp": 0.0}, ("ramp", "0.001", "0.0")),
+        ("talking_heads", {"num_heads": 5}, ("32", "5")),
+        ("talking_heads", {"w_logits": np.ones((4, 4))}, ("w_logits", "(8, 8)", "(4, 4)")),
+    ],
+)
+def test_bad_parameters(name, own, words):
+    q, k, v = qkv((), 3, 5, 32, 24, "float32")
+    with pytest.raises(ValueError) as caught:
+        ruvector.attention(q, k, v, name, **own)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.peer
+def test_entmax_attention_against_the_entmax_package():
+    torch, package = pytest.importorskip("torch"), pytest.importorskip("entmax")
+    q, k, v = qkv((2,), 21, 37, 32, 24, "float64", "peer")
+    logits = torch.tensor(q @ np.swapaxes(k, -1, -2) / np.sqrt(32))
+    np.testing.assert_allclose(
+        ruvector.entmax_attention(q, k, v), package.entmax15(logits, -1).numpy() @ v, rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.peer
+def test_differential_attention_against_torch():
+    """The formula of the paper's code: two softmaxes, their difference, the norm of a head."""
+    torch = pytest.importorskip("torch")
+    q, k, v = qkv((2,), 21, 37, 32, 24, "float64", "peer")
+    a, b = (
+        torch.softmax(torch.tensor(q[..., s] @ np.swapaxes(k[..., s], -1, -2)) / 4, -1)
+        for s in (slice(16), slice(16, 32))
+    )
+    head = torch.nn.functional.rms_norm((a - 0.3 * b) @ torch.tensor(v), (24,), eps=1e-5) * 0.7
+    np.testing.assert_allclose(ruvector.differential_attention(q, k, v, 0.3, norm=True), head, rtol=0, atol=1e-10)
