@@ -58,7 +58,9 @@ from ruvector.functional import (
     sliding_window_attention,
     varlen_attention,
 )
+from ruvector.mechanisms.clustering import clustered_attention, routing_attention, update_centroids
 from ruvector.mechanisms.graph import GATLayer, gat, gat_search, gatv2
+from ruvector.mechanisms.hashing import hash_based_attention, reformer_attention
 from ruvector.mechanisms.hyperbolic import (
     exp_map,
     gyromidpoint,
@@ -84,6 +86,7 @@ from ruvector.mechanisms.linear import (
     performer_attention,
     random_feature_attention,
 )
+from ruvector.mechanisms.lowrank import linformer_attention, nystrom_attention
 from ruvector.mechanisms.moe import (
     ExpertLoad,
     MixtureOfExperts,
@@ -96,6 +99,8 @@ from ruvector.mechanisms.moe import (
     router_z_loss,
 )
 from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
+from ruvector.mechanisms.product_key import product_key_attention
+from ruvector.mechanisms.sinkhorn import sinkhorn_attention
 from ruvector.mechanisms.sparse import (
     axial_attention,
     bigbird_attention,
@@ -137,6 +142,7 @@ __all__ = [
     "bigbird_attention",
     "block_sparse_attention",
     "causal_attention",
+    "clustered_attention",
     "cross_attention",
     "dilated_attention",
     "dot",
@@ -152,11 +158,13 @@ __all__ = [
     "get_num_threads",
     "grouped_query_attention",
     "gyromidpoint",
+    "hash_based_attention",
     "hyperbolic_cdist",
     "hyperbolic_distance",
     "isa",
     "isas",
     "linear_attention",
+    "linformer_attention",
     "load_balancing_loss",
     "local_attention",
     "log_map",
@@ -175,22 +183,27 @@ __all__ = [
     "moe_route",
     "multi_head_attention",
     "multi_query_attention",
+    "nystrom_attention",
     "partial_attention",
     "performer_attention",
     "poincare_attention",
     "poincare_to_lorentz",
+    "product_key_attention",
     "project_to_ball",
     "random_feature_attention",
+    "reformer_attention",
     "register",
     "relative_attention",
     "rope",
     "rope_attention",
     "router_z_loss",
+    "routing_attention",
     "scaled_dot_attention",
     "scaled_dot_product_attention",
     "self_attention",
     "set_num_threads",
     "show_runtime",
+    "sinkhorn_attention",
     "sliding_attention",
     "sliding_window_attention",
     "softmax",
@@ -198,6 +211,7 @@ __all__ = [
     "t5_attention",
     "top_k_gating",
     "topk",
+    "update_centroids",
     "use_isa",
     "varlen_attention",
     "xpos_attention",

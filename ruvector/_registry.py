@@ -125,11 +125,13 @@ class AttentionRecord:
 
 
 class Composition(NamedTuple):
-    """A type made in Python: its record, what runs it, and what gives its weights, where it has any."""
+    """A type made in Python: its record, what runs it, what gives its weights, where it has any, and the common options that
+    have no meaning in it."""
 
     record: AttentionRecord
     fn: Callable
     weights: Callable | None = None
+    lacks: tuple[str, ...] = ()
 
 
 def _read_catalog():
@@ -224,15 +226,15 @@ def score_of(name) -> Callable | None:
     return _scores.get(name)
 
 
-def add_type(record, fn=None, *, score=None, weights=None):
+def add_type(record, fn=None, *, score=None, weights=None, lacks=()):
     """Adds a type of the package: the record of a composition and its function, or the name of a type that C runs.
 
     `score` is what `score_of` returns; `weights(query, key, mask, *, causal, scale, **own parameters)` gives the weights
-    (..., L, S) of a composition, their mean over heads.
+    (..., L, S) of a composition, their mean over heads. `lacks`: those of causal, scale and dropout that a composition refuses.
     """
     name = record if isinstance(record, str) else record.name
     if fn is not None:
-        _python[name] = Composition(record, fn, weights)
+        _python[name] = Composition(record, fn, weights, lacks)
         _names.update(dict.fromkeys((name, *record.aliases), name))
     if score is not None:
         _scores[name] = score
@@ -290,7 +292,7 @@ def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom
 
 
 _COMMON = ("causal", "scale", "dropout")
-# What has no meaning in a type: elu and relu take no scale, and linear forms have no weights to drop.
+# What has no meaning in a type that C runs: elu and relu take no scale, and linear forms have no weights to drop.
 _LACKS = {
     "causal": ("causal",),
     "linear": ("scale", "dropout"),
@@ -308,7 +310,8 @@ def resolve(name, options) -> tuple[AttentionRecord, dict, dict]:
     record = record_of(canonical(name))
     own = {p.name: p.default for p in record.parameters}
     common = {}
-    shared = [key for key in _COMMON if key not in _LACKS.get(record.name, ())]
+    lacks = _python[record.name].lacks if record.name in _python else _LACKS.get(record.name, ())
+    shared = [key for key in _COMMON if key not in lacks]
     for key, value in options.items():
         if key in own:
             own[key] = next(p for p in record.parameters if p.name == key).check(value)

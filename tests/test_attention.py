@@ -788,7 +788,8 @@ def type_inputs(name, parameters, batch, q_len, kv_len, dtype):
 
 
 def test_every_type_has_an_oracle_and_a_case():
-    names = [record.name for record in ruvector.attention_types()]
+    # types that approximate have oracles and cases of their own: tests/test_approximate.py
+    names = [record.name for record in ruvector.attention_types() if record.family != "approximate"]
     assert set(names) <= set(reference.TYPES), "a type without an oracle in tests/reference.py"
     assert set(names) <= set(TYPE_CASES), "a type without a case here"
 
