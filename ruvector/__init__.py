@@ -100,7 +100,7 @@ from ruvector.mechanisms.moe import (
 )
 from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
 from ruvector.mechanisms.product_key import product_key_attention
-from ruvector.mechanisms.sinkhorn import sinkhorn_attention
+from ruvector.mechanisms.sinkhorn import sinkhorn_attention, sparse_sinkhorn_attention
 from ruvector.mechanisms.sparse import (
     axial_attention,
     bigbird_attention,
@@ -208,6 +208,7 @@ __all__ = [
     "sliding_window_attention",
     "softmax",
     "sparse_attention",
+    "sparse_sinkhorn_attention",
     "t5_attention",
     "top_k_gating",
     "topk",

@@ -628,6 +628,19 @@ def sinkhorn_attention(
     scale: float | None = None,
     out: _Array | None = None,
 ) -> _Array: ...
+def sparse_sinkhorn_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    block_size: int = 64,
+    *,
+    iterations: int = 8,
+    temperature: float = 0.75,
+    sort_logits: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+    out: _Array | None = None,
+) -> _Array: ...
 def update_centroids(
     centroids: ArrayLike, query: ArrayLike, key: ArrayLike, decay: float = 0.999
 ) -> NDArray[np.float64]: ...

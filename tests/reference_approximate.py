@@ -177,7 +177,13 @@ def product_key(q, k, v, heads, top_k, scale=None, visible=None):
     for h in range(heads):
         part = slice(h * width, (h + 1) * width)
         halves = k[:, part]
-        keys = np.array([np.concatenate([halves[i, : width // 2], halves[j, width // 2 :]]) for i in range(count) for j in range(count)])
+        keys = np.array(
+            [
+                np.concatenate([halves[i, : width // 2], halves[j, width // 2 :]])
+                for i in range(count)
+                for j in range(count)
+            ]
+        )
         scores = factor(q[:, part], scale) * q[:, part] @ keys.T
         for i, row in enumerate(scores):
             row = row if visible is None else np.where(visible, row, -np.inf)
@@ -193,3 +199,21 @@ def sinkhorn(q, k, v, iterations=5, scale=None):
     for i in range(iterations):
         p = p / p.sum(1, keepdims=True) if i % 2 == 0 else p / p.sum(0) * (len(q) / len(k))
     return p @ v
+
+
+def sparse_sinkhorn(q, k, v, size=64, iterations=8, temperature=0.75, sort_logits=None, scale=None):
+    q, k, v = wide(q, k, v)
+    n, blocks = len(q), -(-len(q) // size)
+    parts = [range(b * size, min((b + 1) * size, n)) for b in range(blocks)]
+    s, out = factor(q, scale), np.empty((n, v.shape[1]))
+    r = np.array([[s * q[list(a)].mean(0) @ k[list(b)].mean(0) for b in parts] for a in parts])
+    p = np.exp((r if sort_logits is None else sort_logits) / temperature)
+    for _ in range(iterations):
+        p = p / p.sum(1, keepdims=True)
+        p = p / p.sum(0)
+    filled = [np.vstack([x, np.zeros((blocks * size - n, x.shape[1]))]).reshape(blocks, size, -1) for x in (k, v)]
+    for b, rows in enumerate(parts):
+        sorted_k, sorted_v = (sum(p[b, c] * x[c] for c in range(blocks)) for x in filled)
+        own = list(rows)
+        out[own] = dense(q[own], np.vstack([k[own], sorted_k]), np.vstack([v[own], sorted_v]), scale)
+    return out

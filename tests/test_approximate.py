@@ -69,42 +69,101 @@ def sinkhorn(q, k, v, iterations=5, scale=None):
     return oracle.sinkhorn(q, k, v, iterations, scale)
 
 
+def sparse_sinkhorn(q, k, v, block_size=64, **options):
+    return oracle.sparse_sinkhorn(q, k, v, block_size, **options)
+
+
 CONV = np.array([0.25, -0.5, 1.0, 0.125, 0.75])
 # Options, each alone beside the first, and what has the definition's result for them.
 CASES = {
-    "linformer": (linformer_drawn, ({"rank": 16}, {"rank": 5}, {"rank": 16, "shared": True}, {"rank": 16, "scale": 0.9})),
+    "linformer": (
+        linformer_drawn,
+        ({"rank": 16}, {"rank": 5}, {"rank": 16, "shared": True}, {"rank": 16, "scale": 0.9}),
+    ),
     "nystrom": (
         nystrom,
-        ({"num_landmarks": 6}, {"num_landmarks": 3}, {"num_landmarks": 6, "pinv": "exact"}, {"num_landmarks": 6, "iterations": 2},
-         {"num_landmarks": 6, "scale": 0.9}),
+        (
+            {"num_landmarks": 6},
+            {"num_landmarks": 3},
+            {"num_landmarks": 6, "pinv": "exact"},
+            {"num_landmarks": 6, "iterations": 2},
+            {"num_landmarks": 6, "scale": 0.9},
+        ),
     ),
     "reformer": (
         reformer,
-        ({"bucket_size": 6}, {"bucket_size": 9}, {"bucket_size": 6, "num_hashes": 1}, {"bucket_size": 6, "num_buckets": 2},
-         {"bucket_size": 6, "causal": True}, {"bucket_size": 6, "scale": 0.9}, {"bucket_size": 5, "num_buckets": 1}, {}),
+        (
+            {"bucket_size": 6},
+            {"bucket_size": 9},
+            {"bucket_size": 6, "num_hashes": 1},
+            {"bucket_size": 6, "num_buckets": 2},
+            {"bucket_size": 6, "causal": True},
+            {"bucket_size": 6, "scale": 0.9},
+            {"bucket_size": 5, "num_buckets": 1},
+            {},
+        ),
     ),
     "routing": (
         routing,
-        ({"num_clusters": 4}, {"num_clusters": 2}, {"num_clusters": 4, "cluster_size": 5}, {"num_clusters": 4, "normalize": False},
-         {"num_clusters": 4, "causal": True}, {"num_clusters": 4, "scale": 0.9}, {"centroids": e_f(16, 3)}, {}),
+        (
+            {"num_clusters": 4},
+            {"num_clusters": 2},
+            {"num_clusters": 4, "cluster_size": 5},
+            {"num_clusters": 4, "normalize": False},
+            {"num_clusters": 4, "causal": True},
+            {"num_clusters": 4, "scale": 0.9},
+            {"centroids": e_f(16, 3)},
+            {},
+        ),
     ),
     "clustered": (
         clustered,
-        ({"num_clusters": 5, "top_k": 4}, {"num_clusters": 3, "top_k": 4}, {"num_clusters": 5, "top_k": 0},
-         {"num_clusters": 5, "top_k": 4, "bits": 9}, {"num_clusters": 5, "top_k": 4, "iterations": 0},
-         {"num_clusters": 5, "top_k": 4, "scale": 0.9}),
+        (
+            {"num_clusters": 5, "top_k": 4},
+            {"num_clusters": 3, "top_k": 4},
+            {"num_clusters": 5, "top_k": 0},
+            {"num_clusters": 5, "top_k": 4, "bits": 9},
+            {"num_clusters": 5, "top_k": 4, "iterations": 0},
+            {"num_clusters": 5, "top_k": 4, "scale": 0.9},
+        ),
     ),
     "hash_based": (
         hash_based,
-        ({}, {"tau": 3}, {"normalize": False}, {"causal": True}, {"num_hashes": 40, "tau": 2}, {"num_hashes": 7, "tau": 2},
-         {"num_hashes": 7, "tau": 2, "normalize": False}),
+        (
+            {},
+            {"tau": 3},
+            {"normalize": False},
+            {"causal": True},
+            {"num_hashes": 40, "tau": 2},
+            {"num_hashes": 7, "tau": 2},
+            {"num_hashes": 7, "tau": 2, "normalize": False},
+        ),
     ),
     "product_key": (
         product_key,
-        ({"num_heads": 2, "top_k": 5}, {"num_heads": 4, "top_k": 5}, {"num_heads": 2, "top_k": 3}, {"num_heads": 2, "top_k": 50},
-         {"num_heads": 2, "top_k": 5, "scale": 0.9}),
+        (
+            {"num_heads": 2, "top_k": 5},
+            {"num_heads": 4, "top_k": 5},
+            {"num_heads": 2, "top_k": 3},
+            {"num_heads": 2, "top_k": 50},
+            {"num_heads": 2, "top_k": 5, "scale": 0.9},
+        ),
     ),
-    "sinkhorn": (sinkhorn, ({}, {"iterations": 1}, {"iterations": 2}, {"iterations": 4}, {"iterations": 21}, {"scale": 0.9})),
+    "sparse_sinkhorn": (
+        sparse_sinkhorn,
+        (
+            {"block_size": 8},
+            {"block_size": 13},
+            {"block_size": 8, "iterations": 0},
+            {"block_size": 8, "temperature": 0.2},
+            {"block_size": 8, "scale": 0.9},
+            {},
+        ),
+    ),
+    "sinkhorn": (
+        sinkhorn,
+        ({}, {"iterations": 1}, {"iterations": 2}, {"iterations": 4}, {"iterations": 21}, {"scale": 0.9}),
+    ),
 }
 
 
@@ -114,6 +173,8 @@ def arrays(name, q_len, kv_len, dtype, batch=()):
     rows = kv_len
     if name == "reformer":
         query = key
+    if name == "sparse_sinkhorn":
+        query = normal((*batch, kv_len, width), dtype, "approx q")
     if name == "product_key":
         key, rows = key[..., :6, :], 36
     return query, key, normal((*batch, rows, v_width), dtype, "approx v")
@@ -151,6 +212,10 @@ def spread(name, q, k, v, exact, options):
         raw = HASHED(q, k, v, options)
         least = np.sqrt((raw * raw).sum(-1)).min(initial=math.inf)
         return 64 * out / min(1, least) if least > 0 else 64 * out
+    if name == "sparse_sinkhorn":
+        # before the balance rows of P can have sums of exp(logits), and those have errors of their own
+        p = max(1, math.exp(kappa / 0.2)) if options.get("iterations") == 0 else 1
+        return (16 + 16 * kappa) * peak * p * len(q)
     if name == "sinkhorn":
         return (10 + 8 * kappa) * (1 + options.get("iterations", 5)) * peak * max(1, len(q) / len(k))
     if name == "product_key":
@@ -214,16 +279,22 @@ def test_leading_axes_single_queries_and_out(isa, name):
     room = np.empty_like(out)
     assert ruvector.attention(q, k, v, name, out=room, **own) is room
     assert same_bits(room, out)
-    if name == "reformer":
+    if name in ("reformer", "sparse_sinkhorn"):
         return
     one = ruvector.attention(q[0, 0, 0], k[0, 0], v[0, 0], name, **own)
     assert one.shape == (5,)
-    np.testing.assert_allclose(one, ruvector.attention(q[0, 0, :1], k[0, 0], v[0, 0], name, **own)[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        one, ruvector.attention(q[0, 0, :1], k[0, 0], v[0, 0], name, **own)[0], rtol=0, atol=1e-6
+    )
     wide = ruvector.attention(q, k[0, 0], v[0, 0], name, **own)
-    np.testing.assert_allclose(wide[1, 2], ruvector.attention(q[1, 2], k[0, 0], v[0, 0], name, **own), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(
+        wide[1, 2], ruvector.attention(q[1, 2], k[0, 0], v[0, 0], name, **own), rtol=0, atol=2e-5
+    )
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - {"reformer", "product_key", "linformer", "nystrom"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(CASES) - {"reformer", "product_key", "linformer", "nystrom", "sparse_sinkhorn"})
+)
 def test_hidden_keys_are_as_if_they_were_not_there(isa, name):
     own = CASES[name][1][0]
     q, k, v = arrays(name, 20, 37, np.float32, (2,))
@@ -252,9 +323,16 @@ def test_hidden_positions_of_linformer_nystrom_and_reformer(isa):
     out = ruvector.nystrom_attention(*dirty, 6, mask=kept, conv=CONV)
     shown = np.where(kept[:, None], v, 0)
     added = np.array([np.convolve(column, CONV[::-1], "same") for column in shown.T]).T
-    np.testing.assert_allclose(out[kept] - ruvector.nystrom_attention(*dirty, 6, mask=kept)[kept], added[kept], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        out[kept] - ruvector.nystrom_attention(*dirty, 6, mask=kept)[kept], added[kept], rtol=0, atol=1e-5
+    )
     out = ruvector.reformer_attention(dirty[0], dirty[0], dirty[2], bucket_size=6, mask=kept)
-    np.testing.assert_allclose(out[kept], ruvector.reformer_attention(alone[0], alone[0], alone[2], bucket_size=6), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        out[kept], ruvector.reformer_attention(alone[0], alone[0], alone[2], bucket_size=6), rtol=0, atol=1e-5
+    )
+    assert (out[~kept] == 0).all()
+    out = ruvector.sparse_sinkhorn_attention(*dirty, 8, mask=kept)
+    np.testing.assert_allclose(out[kept], ruvector.sparse_sinkhorn_attention(*alone, 8), rtol=0, atol=1e-5)
     assert (out[~kept] == 0).all()
     e, f = e_f(37, 8), e_f(37, 8, "f")
     out = ruvector.linformer_attention(q, *dirty[1:], mask=kept, key_projection=e, value_projection=f)
@@ -268,7 +346,9 @@ def test_hidden_slots_of_a_product_key_memory(isa):
         mask = generator("slots", share).random(36) < share
         dirty = np.where(mask[:, None], v, np.float32(np.nan))
         out = ruvector.product_key_attention(q, k, dirty, 2, 5, mask=mask)
-        np.testing.assert_allclose(out, oracle.product_key(q, k, np.where(mask[:, None], v, 0), 2, 5, visible=mask), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(
+            out, oracle.product_key(q, k, np.where(mask[:, None], v, 0), 2, 5, visible=mask), rtol=0, atol=1e-5
+        )
 
 
 def test_where_they_are_exact(isa):
@@ -277,7 +357,9 @@ def test_where_they_are_exact(isa):
     exact = oracle.dense(q, k, v)
     eye = np.eye(n)
     for options in ({"value_projection": eye}, {"shared": True}):
-        np.testing.assert_allclose(ruvector.linformer_attention(q, k, v, key_projection=eye, **options), exact, rtol=0, atol=1e-13)
+        np.testing.assert_allclose(
+            ruvector.linformer_attention(q, k, v, key_projection=eye, **options), exact, rtol=0, atol=1e-13
+        )
     condition = np.linalg.cond(oracle.nystrom_parts(q, k, v, n, None, None)[1])
     out = ruvector.nystrom_attention(q, k, v, n, pinv="exact")
     np.testing.assert_allclose(out, exact, rtol=0, atol=64 * n * condition * 2**-53)
@@ -316,6 +398,20 @@ def test_score_of_hash_based():
     np.testing.assert_allclose(ruvector.attention_score(q, k, "yoso", tau=5), np.diag(weights), rtol=1e-12, atol=0)
 
 
+def test_blocks_are_sorted_as_logits_say():
+    q, k, v = arrays("sparse_sinkhorn", 24, 24, np.float64)
+    order = [2, 0, 1]
+    logits = 60.0 * np.eye(3)[order]
+    out = ruvector.sparse_sinkhorn_attention(q, k, v, 8, sort_logits=logits)
+    np.testing.assert_allclose(out, oracle.sparse_sinkhorn(q, k, v, 8, sort_logits=logits), rtol=0, atol=1e-13)
+    seen = np.kron(np.eye(3) + np.eye(3)[order], np.ones((8, 8))) > 0
+    np.testing.assert_allclose(out, oracle.dense(q, k, v, seen=seen), rtol=0, atol=1e-13)
+    with pytest.raises(ValueError, match=r"sort_logits must have shape \(3, 3\).*\(2, 2\)"):
+        ruvector.sparse_sinkhorn_attention(q, k, v, 8, sort_logits=np.eye(2))
+    with pytest.raises(ValueError, match="temperature must be positive, got 0.0"):
+        ruvector.sparse_sinkhorn_attention(q, k, v, 8, temperature=0)
+
+
 def test_convolution_of_each_head():
     q, k, v = arrays("nystrom", 21, 21, np.float64, (2, 3))
     kernels = normal((3, 5), np.float64, "kernels")
@@ -345,7 +441,14 @@ def test_hashes_converge_as_one_over_the_root_of_their_number():
     exact = oracle.yoso(q, k, v, 4, False)
     counts = np.array([16, 64, 256, 1024, 4096])
     errors = [
-        math.sqrt(np.mean([np.mean((ruvector.hash_based_attention(q, k, v, m, tau=4, normalize=False, rng=s) - exact) ** 2) for s in range(8)]))
+        math.sqrt(
+            np.mean(
+                [
+                    np.mean((ruvector.hash_based_attention(q, k, v, m, tau=4, normalize=False, rng=s) - exact) ** 2)
+                    for s in range(8)
+                ]
+            )
+        )
         for m in counts
     ]
     slope = np.polyfit(np.log(counts), np.log(errors), 1)[0]
@@ -362,7 +465,9 @@ def test_update_of_centroids():
         out = ruvector.update_centroids(centroids, q, k, decay)
         np.testing.assert_allclose(out, oracle.unit(expected), rtol=0, atol=1e-13)
     far = np.vstack([centroids, -1e-9 * np.ones(6)])
-    np.testing.assert_allclose(ruvector.update_centroids(far, q[:3] + 1, k[:0], 0.0)[-1], oracle.unit(far[-1]), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(
+        ruvector.update_centroids(far, q[:3] + 1, k[:0], 0.0)[-1], oracle.unit(far[-1]), rtol=0, atol=1e-15
+    )
     with pytest.raises(ValueError, match="decay must be between 0 and 1, got 1.5"):
         ruvector.update_centroids(centroids, q, k, 1.5)
     with pytest.raises(ValueError, match="last axes must match"):
@@ -376,9 +481,19 @@ Q, K, V = arrays("linformer", 7, 7, np.float32)
     ("name", "options", "error", "text"),
     (
         ("linformer", {"rank": 0}, ValueError, "rank must be at least 1, got 0"),
-        ("linformer", {"key_projection": np.ones((3, 6))}, ValueError, r"key_projection must have shape \(rank, 7\).*\(3, 6\)"),
+        (
+            "linformer",
+            {"key_projection": np.ones((3, 6))},
+            ValueError,
+            r"key_projection must have shape \(rank, 7\).*\(3, 6\)",
+        ),
         ("linformer", {"shared": True, "value_projection": np.ones((3, 7))}, ValueError, "value_projection"),
-        ("linformer", {"key_projection": np.ones((3, 7)), "value_projection": np.ones((2, 7))}, ValueError, "3 rows.* 2"),
+        (
+            "linformer",
+            {"key_projection": np.ones((3, 7)), "value_projection": np.ones((2, 7))},
+            ValueError,
+            "3 rows.* 2",
+        ),
         ("linformer", {"causal": True}, TypeError, "no option 'causal'"),
         ("nystrom", {"causal": True}, TypeError, "no option 'causal'"),
         ("nystrom", {"conv": np.ones(4)}, ValueError, r"conv must have shape.*\(4,\)"),

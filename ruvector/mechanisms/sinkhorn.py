@@ -1,4 +1,4 @@
-"""Attention whose weights are balanced over the keys as well: sinkhorn."""
+"""Attention with Sinkhorn's iterations: over all weights, sinkhorn, or over blocks that they sort, sparse_sinkhorn."""
 
 from __future__ import annotations
 
@@ -92,6 +92,115 @@ def sinkhorn_attention(query, key, value, iterations=5, *, mask=None, scale=None
 documented(sinkhorn_attention, _rows.MASK + _rows.SCALE + _rows.OUT)
 
 
+def _balanced(logits, iterations):
+    """Rows and columns of exp(logits) by turns divided by their sums, in logarithms."""
+    for _ in range(iterations):
+        for axis in (-1, -2):
+            most = logits.max(axis, keepdims=True)
+            logits = logits - most - np.log(np.exp(logits - most).sum(axis, keepdims=True))
+    return np.exp(logits)
+
+
+def _sparse(
+    query, key, value, *, mask, causal, scale, dropout, training, rng, block_size, iterations, temperature, sort_logits
+):
+    call = _rows.Rows(query, key, value, mask, "sparse_sinkhorn")
+    if call.query.shape != call.key.shape:
+        raise ValueError(
+            f"sparse_sinkhorn pairs blocks of one sequence: {query.shape} queries and {key.shape} keys differ"
+        )
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    factor = _rows.scale_of(scale, call.query.shape[-1])
+
+    def run(q, k, v, places):
+        n = len(places)
+        blocks = -(-n // block_size)
+        room = ((0, 0), (0, blocks * block_size - n), (0, 0))
+        x, k, v = (np.pad(a, room).reshape(len(q), blocks, block_size, -1) for a in (q[:, places], k, v))
+        if sort_logits is not None and sort_logits.shape != (blocks, blocks):
+            raise ValueError(
+                f"sort_logits must have shape {(blocks, blocks)}, blocks by blocks, got {sort_logits.shape}"
+            )
+        sizes = np.minimum(block_size, n - np.arange(blocks) * block_size)[:, None]
+        means = [a.sum(2, dtype=np.float64) / sizes for a in (x, k)]
+        logits = factor * means[0] @ np.swapaxes(means[1], 1, 2) if sort_logits is None else sort_logits[None]
+        order = _balanced(logits / temperature, iterations).astype(k.dtype)
+        with np.errstate(all="ignore"):
+            pairs = [
+                np.concatenate([a, (order @ a.reshape(len(a), blocks, -1)).reshape(len(q), *a.shape[1:])], 2)
+                for a in (k, v)
+            ]
+            there = np.ones((blocks, 1, 2 * block_size), bool)
+            there[-1, :, sizes[-1, 0] : block_size] = False
+            found = attend(x, *pairs, there, scale=factor)
+        out = np.zeros((*q.shape[:2], v.shape[-1]), v.dtype)
+        out[:, places] = found.reshape(len(q), blocks * block_size, -1)[:, :n]
+        return out
+
+    return call.apply(run)
+
+
+def sparse_sinkhorn_attention(
+    query,
+    key,
+    value,
+    block_size=64,
+    *,
+    iterations=8,
+    temperature=0.75,
+    sort_logits=None,
+    mask=None,
+    scale=None,
+    out=None,
+):
+    """Attention of each block over its own keys and a block that Sinkhorn's iterations sort to it.
+
+    Parameters
+    ----------
+    query : array_like, shape (..., S, d)
+    key : array_like, shape (..., S, d)
+    value : array_like, shape (..., S, dv)
+    block_size : int, default 64
+        Positions of a block, at least 1; the last one is filled up with rows of zeros.
+    iterations : int, default 8
+        From 0 to 10000: each divides rows by their sums, then columns.
+    temperature : float, default 0.75
+        Of the sorting, more than 0: the lower, the closer to a permutation.
+    sort_logits : array_like, shape (blocks, blocks), optional
+        What a learned sorting network gives; ``scale * mean(q) . mean(k)`` of the blocks when None.
+    {common}
+
+    Returns
+    -------
+    ndarray, shape (..., S, dv)
+        0 at hidden positions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `attention`; ValueError where L and S differ. There is no `causal`: sorting mixes all blocks.
+
+    Notes
+    -----
+    ``softmax(scale * Q_b [K_b; K'_b]^T) [V_b; V'_b]`` for each block b, with ``K'_b = sum_c P_bc K_c``, ``V'_b = sum_c P_bc V_c`` and P
+    the balanced ``exp(logits / temperature)``. No noise is added to the logits. ``(4 S block_size + 2 S**2 / block_size) (d + dv)``
+    operations. From Tay et al. 2020, Sparse Sinkhorn Attention, arXiv:2002.11296.
+
+    Examples
+    --------
+    >>> import numpy as np, ruvector
+    >>> query, key, value = np.random.default_rng(0).standard_normal((3, 100, 8))
+    >>> ruvector.sparse_sinkhorn_attention(query, key, value, 16).shape
+    (100, 8)
+    """
+    options = {"iterations": iterations, "temperature": temperature, "sort_logits": sort_logits, "scale": scale}
+    return get_attention("sparse_sinkhorn", block_size=block_size, **options)(query, key, value, mask=mask, out=out)
+
+
+documented(sparse_sinkhorn_attention, _rows.MASK + _rows.SCALE + _rows.OUT)
+
+
 def _register():
     add_type(
         AttentionRecord(
@@ -106,6 +215,26 @@ def _register():
         _sinkhorn,
         score=_score,
         weights=_weights,
+        lacks=("causal", "dropout"),
+    )
+    add_type(
+        AttentionRecord(
+            "sparse_sinkhorn",
+            (),
+            "O(n\u221an)",
+            "Long sequences whose blocks belong in pairs",
+            "approximate",
+            (
+                Parameter("block_size", "int", 64, 1, None, "positions of a block"),
+                Parameter("iterations", "int", 8, 0, 10000, "divisions of rows and columns by their sums"),
+                Parameter("temperature", "float", 0.75, 0, None, "of the sorting; positive"),
+                Parameter(
+                    "sort_logits", "array", None, None, None, "(blocks, blocks); products of block means when None"
+                ),
+            ),
+            "Tay et al. 2020, Sparse Sinkhorn Attention, arXiv:2002.11296",
+        ),
+        _sparse,
         lacks=("causal", "dropout"),
     )
 
