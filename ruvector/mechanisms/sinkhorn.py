@@ -74,8 +74,8 @@ def sinkhorn_attention(query, key, value, iterations=5, *, mask=None, scale=None
     -----
     ``sum_j exp(scale * q_i . k_j + f_i + g_j) v_j``, where by turns ``f_i = -log sum_j exp(scale * q_i . k_j + g_j)``
     and ``g_j = log(L / S) - log sum_i exp(scale * q_i . k_j + f_i)``. Nothing of size L S is held: ``2 L S (iterations
-    d + dv)`` operations, each step being one of `scaled_dot_product_attention` with a bias. It costs more than exact
-    attention at every length. After an even number of iterations rows sum to 1 only in the limit. From Sander et al.
+    d + dv)`` operations, each step being one of `scaled_dot_product_attention` with a bias. It is not faster
+    than exact attention at any n tried. After an even number of iterations rows sum to 1 only in the limit. From Sander et al.
     2022, Sinkformers, arXiv:2110.11773.
 
     Examples
@@ -186,6 +186,8 @@ def sparse_sinkhorn_attention(
     ``softmax(scale * Q_b [K_b; K'_b]^T) [V_b; V'_b]`` for each block b, with ``K'_b = sum_c P_bc K_c``, ``V'_b = sum_c P_bc V_c`` and P
     the balanced ``exp(logits / temperature)``. No noise is added to the logits. ``(4 S block_size + 2 S**2 / block_size) (d + dv)``
     operations. From Tay et al. 2020, Sparse Sinkhorn Attention, arXiv:2002.11296.
+
+    Faster than exact attention from about n = 1024 (blocks of 64, one core of an AMD Zen 5, width 64, float32).
 
     Examples
     --------
