@@ -44,17 +44,17 @@ def _routing(
 ):
     call = _rows.Rows(query, key, value, mask, "routing")
     length, keys, width = call.query.shape[1], call.key.shape[1], call.query.shape[-1]
-    clusters = num_clusters or max(1, round(math.sqrt(keys)))
-    means = _centroids(centroids, clusters, width, _rows.seed(rng), call.query.dtype)
-    factor = _rows.scale_of(scale, width)
+    factor, own = _rows.scale_of(scale, width), _rows.seed(rng)
 
     def run(q, k, v, places):
+        clusters = num_clusters or max(1, round(math.sqrt(len(places))))
+        means = _centroids(centroids, clusters, width, own, q.dtype)
         with np.errstate(all="ignore"):
             normal = _layer_norm(q), _layer_norm(k)
             q, k = normal if normalize else (q, k)
-            size = cluster_size or -(-keys // len(means))
+            size = cluster_size or -(-len(places) // len(means))
             of_keys = _members(normal[1], means, min(size, len(places)))
-            of_queries = _members(normal[0], means, min(-(-size * length // keys), length))
+            of_queries = _members(normal[0], means, min(-(-size * length // len(places)), length))
             seen = None
             if causal:
                 seen = places[of_keys][:, :, None] <= of_queries[..., None] + (keys - length)
