@@ -61,7 +61,9 @@ from ruvector.functional import (
 )
 from ruvector.index import AttentionIndex
 from ruvector.mechanisms.axial import axial_attention
+from ruvector.mechanisms.clustering import clustered_attention, routing_attention, update_centroids
 from ruvector.mechanisms.graph import GATLayer, gat, gat_search, gatv2
+from ruvector.mechanisms.hashing import hash_based_attention, reformer_attention
 from ruvector.mechanisms.hyperbolic import (
     exp_map,
     gyromidpoint,
@@ -87,6 +89,7 @@ from ruvector.mechanisms.linear import (
     performer_attention,
     random_feature_attention,
 )
+from ruvector.mechanisms.lowrank import linformer_attention, nystrom_attention
 from ruvector.mechanisms.moe import (
     ExpertLoad,
     MixtureOfExperts,
@@ -99,6 +102,8 @@ from ruvector.mechanisms.moe import (
     router_z_loss,
 )
 from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
+from ruvector.mechanisms.product_key import product_key_attention
+from ruvector.mechanisms.sinkhorn import sinkhorn_attention, sparse_sinkhorn_attention
 from ruvector.mechanisms.residual import (
     adaptive_span_attention,
     fixup_attention,
@@ -162,6 +167,7 @@ __all__ = [
     "bigbird_attention",
     "block_sparse_attention",
     "causal_attention",
+    "clustered_attention",
     "cosine_attention",
     "cross_attention",
     "differential_attention",
@@ -184,12 +190,14 @@ __all__ = [
     "get_num_threads",
     "grouped_query_attention",
     "gyromidpoint",
+    "hash_based_attention",
     "hyperbolic_cdist",
     "hyperbolic_distance",
     "isa",
     "isas",
     "layer_norm",
     "linear_attention",
+    "linformer_attention",
     "load_balancing_loss",
     "local_attention",
     "log_map",
@@ -209,14 +217,17 @@ __all__ = [
     "moe_route",
     "multi_head_attention",
     "multi_query_attention",
+    "nystrom_attention",
     "partial_attention",
     "performer_attention",
     "poincare_attention",
     "poincare_to_lorentz",
+    "product_key_attention",
     "project_to_ball",
     "random_feature_attention",
     "realformer_attention",
     "realformer_logits",
+    "reformer_attention",
     "register",
     "relative_attention",
     "rezero_attention",
@@ -224,6 +235,7 @@ __all__ = [
     "rope",
     "rope_attention",
     "router_z_loss",
+    "routing_attention",
     "scaled_dot_attention",
     "scaled_dot_product_attention",
     "self_attention",
@@ -231,10 +243,12 @@ __all__ = [
     "show_runtime",
     "sigmoid_attention",
     "silu",
+    "sinkhorn_attention",
     "sliding_attention",
     "sliding_window_attention",
     "softmax",
     "sparse_attention",
+    "sparse_sinkhorn_attention",
     "sparsemax",
     "sparsemax_attention",
     "swiglu",
@@ -242,6 +256,7 @@ __all__ = [
     "talking_heads_attention",
     "top_k_gating",
     "topk",
+    "update_centroids",
     "use_isa",
     "varlen_attention",
     "xpos_attention",

@@ -541,6 +541,126 @@ class LinearState:
     ) -> _Array: ...
     def copy(self) -> LinearState: ...
 
+def clustered_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_clusters: int = 100,
+    *,
+    bits: int = 63,
+    iterations: int = 10,
+    top_k: int = 32,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def hash_based_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_hashes: int | None = None,
+    *,
+    tau: int = 8,
+    normalize: bool = True,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def linformer_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    rank: int = 256,
+    *,
+    key_projection: ArrayLike | None = None,
+    value_projection: ArrayLike | None = None,
+    shared: bool = False,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def nystrom_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_landmarks: int = 64,
+    *,
+    pinv: Literal["iterative", "exact"] = "iterative",
+    iterations: int = 6,
+    conv: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def product_key_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_heads: int = 4,
+    top_k: int = 32,
+    *,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def reformer_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_hashes: int = 4,
+    bucket_size: int = 64,
+    *,
+    num_buckets: int | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def routing_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    num_clusters: int | None = None,
+    *,
+    cluster_size: int | None = None,
+    centroids: ArrayLike | None = None,
+    normalize: bool = True,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def sinkhorn_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    iterations: int = 5,
+    *,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def sparse_sinkhorn_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    block_size: int = 64,
+    *,
+    iterations: int = 8,
+    temperature: float = 0.75,
+    sort_logits: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def update_centroids(
+    centroids: ArrayLike, query: ArrayLike, key: ArrayLike, decay: float = 0.999
+) -> NDArray[np.float64]: ...
 def draw_features(
     num_features: int, dim: int, *, orthogonal: bool = True, rng: _Rng = None
 ) -> NDArray[np.float64]: ...

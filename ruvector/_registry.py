@@ -125,12 +125,14 @@ class AttentionRecord:
 
 
 class Composition(NamedTuple):
-    """A type made in Python: its record, what runs it, what gives its weights, where it has any, and what checks a width."""
+    """A type made in Python: its record, what runs it, what gives its weights, where it has any, what checks a width, and the common
+    options that have no meaning in it."""
 
     record: AttentionRecord
     fn: Callable
     weights: Callable | None = None
     fits: Callable | None = None
+    lacks: tuple[str, ...] = ()
 
 
 def _read_catalog():
@@ -231,17 +233,17 @@ def score_is_share(name) -> bool:
     return name in _shares
 
 
-def add_type(record, fn=None, *, score=None, share=False, weights=None, fits=None):
+def add_type(record, fn=None, *, score=None, share=False, weights=None, fits=None, lacks=()):
     """Adds a type of the package: the record of a composition and its function, or the name of a type that C runs.
 
     `score` is what `score_of` returns, `share` what `score_is_share` does;
     `weights(query, key, mask, *, causal, scale, **own parameters)` gives the weights (..., L, S) of a composition, their mean
     over heads; `fits(width, **own parameters)` raises what a call with queries of that width would, as far as no key is
-    needed to tell.
+    needed to tell. `lacks`: those of causal, scale and dropout that a composition refuses.
     """
     name = record if isinstance(record, str) else record.name
     if fn is not None:
-        _python[name] = Composition(record, fn, weights, fits)
+        _python[name] = Composition(record, fn, weights, fits, lacks)
         _names.update(dict.fromkeys((name, *record.aliases), name))
     if score is not None:
         _scores[name] = score
@@ -301,7 +303,7 @@ def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom
 
 
 _COMMON = ("causal", "scale", "dropout")
-# What has no meaning in a type: elu and relu take no scale, and linear forms have no weights to drop.
+# What has no meaning in a type that C runs: elu and relu take no scale, and linear forms have no weights to drop.
 _LACKS = {
     "causal": ("causal",),
     "linear": ("scale", "dropout"),
@@ -315,7 +317,8 @@ _AT_CALL = ("mask", "training", "rng", "out")
 
 def common_options(name) -> tuple[str, ...]:
     """The options of all types that have a meaning in the one of this canonical name."""
-    return tuple(key for key in _COMMON if key not in _LACKS.get(name, ()))
+    lacks = _python[name].lacks if name in _python else _LACKS.get(name, ())
+    return tuple(key for key in _COMMON if key not in lacks)
 
 
 def resolve(name, options) -> tuple[AttentionRecord, dict, dict]:

@@ -92,7 +92,9 @@ def types(options: argparse.Namespace) -> None:
     records = ruvector.attention_types()
     if options.markdown is not None:
         with user_errors(OSError), open(options.markdown, "w", encoding="utf-8", newline="\n") as file:
-            file.write(types_document(records))
+            from ruvector.accuracy import approximations
+
+            file.write(types_document(records) + "\n" + approximations.document())
         return
     print_table(
         ("name", "aliases", "family", "complexity", "best for", "parameters", "paper"),

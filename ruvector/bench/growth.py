@@ -30,6 +30,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "multi_query": {"num_heads": 1},
 }
 FIXED_KEYS = ("moe",)
+SHARED = ("reformer",)  # queries that are the keys
+MEMORY = ("product_key",)  # a value for each pair of halves of keys: as many as there are queries
 
 
 def expected(complexity: str) -> float:
@@ -66,12 +68,16 @@ def call(name: str, n: int) -> Callable[[], Any]:
     def normal(rows: int) -> NDArray[np.float32]:
         return rng.standard_normal((rows, WIDTH), dtype=np.float32) / np.float32(16)
 
-    keys = KEYS if name in FIXED_KEYS else n
+    keys = values = KEYS if name in FIXED_KEYS else n
+    if name in MEMORY:
+        keys = math.isqrt(n)
+        values = keys * keys
     options = dict(OPTIONS.get(name, {}))
     if complexity(name) == "O(E)":
         options["edge_index"] = rng.integers(0, n, (2, EDGES * n))
     attend = ruvector.get_attention(name, **options)
-    return partial(attend, normal(n), normal(keys), normal(keys))
+    query = normal(n)
+    return partial(attend, query, query if name in SHARED else normal(keys), normal(values))
 
 
 def measure(name: str) -> list[float]:

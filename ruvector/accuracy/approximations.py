@@ -1,0 +1,202 @@
+"""How the error of the types that approximate attention falls with what they spend, on clustered data.
+
+512 positions in 16 runs of 32 that have a centre each: queries and keys of 32 columns and values of 16 are the centres and noise
+of a quarter of their size. Errors are the root mean square of what differs from the exact result, by that of the exact result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ruvector
+
+LENGTH, RUNS, WIDTH, V_WIDTH, SEED = 512, 16, 32, 16, 0
+
+_Array = NDArray[np.float64]
+
+
+class Row(NamedTuple):
+    """A type, what varies, what it is compared with, and (number, error) for each number."""
+
+    name: str
+    option: str
+    exact: str
+    errors: tuple[tuple[int, float], ...]
+
+
+def data() -> tuple[_Array, _Array, _Array]:
+    """Queries, keys and values in clusters."""
+    rng = np.random.default_rng(SEED)
+    shapes = (WIDTH, WIDTH, V_WIDTH)
+    centre, of_values = rng.standard_normal((RUNS, WIDTH)), rng.standard_normal((RUNS, V_WIDTH))
+    rows = (
+        np.repeat(x, LENGTH // RUNS, 0) + rng.standard_normal((LENGTH, width)) / 4
+        for x, width in zip((centre, centre, of_values), shapes)
+    )
+    query, key, value = rows
+    return query, key, value
+
+
+def error(result: _Array, exact: _Array) -> float:
+    """Root mean square of the difference, relative."""
+    return float(np.sqrt(np.mean((result - exact) ** 2) / np.mean(exact**2)))
+
+
+def pooling(rank: int) -> _Array:
+    """The projection of Linformer that takes means of segments."""
+    return np.kron(np.eye(rank), np.full((1, LENGTH // rank), rank / LENGTH))
+
+
+def centroids(query: _Array, key: _Array) -> _Array:
+    """Routing's centroids after some steps of Lloyd's from positions spread over the sequence."""
+    found = query[:: LENGTH // RUNS]
+    for _ in range(5):
+        found = ruvector.update_centroids(found, query, key, 0.0)
+    return found
+
+
+def sweeps() -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[[int], Any]]]:
+    """A type, its option, what is exact and its result, the numbers to try and the call with one."""
+    query, key, value = data()
+    unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (query, key)]
+    dense = ruvector.scaled_dot_attention(query, key, value)
+    softmax = "softmax attention"
+
+    yield (
+        "performer",
+        "num_features",
+        softmax,
+        dense,
+        (16, 64, 256, 1024, 4096),
+        (lambda m: ruvector.performer_attention(query, key, value, m)),
+    )
+    yield (
+        "random_feature",
+        "num_features",
+        "softmax over cosines",
+        ruvector.scaled_dot_attention(*unit, value, scale=1.0),
+        (16, 64, 256, 1024, 4096),
+        (lambda m: ruvector.random_feature_attention(query, key, value, m)),
+    )
+    yield (
+        "linformer",
+        "rank, means of segments",
+        softmax,
+        dense,
+        (4, 16, 64, 256, 512),
+        (lambda m: ruvector.linformer_attention(query, key, value, key_projection=pooling(m), shared=True)),
+    )
+    yield (
+        "nystrom",
+        "num_landmarks, exact pinv",
+        softmax,
+        dense,
+        (4, 16, 64, 256, 512),
+        (lambda m: ruvector.nystrom_attention(query, key, value, m, pinv="exact")),
+    )
+    yield (
+        "nystrom",
+        "iterations, 64 landmarks",
+        "the exact pinv",
+        ruvector.nystrom_attention(query, key, value, 64, pinv="exact"),
+        (4, 6, 8, 12, 24),
+        (lambda m: ruvector.nystrom_attention(query, key, value, 64, iterations=m)),
+    )
+    others = ruvector.scaled_dot_attention(query, unit[0], value, scale=2.0, mask=~np.eye(LENGTH, dtype=bool))
+    yield (
+        "reformer",
+        "num_hashes, scale 2",
+        "softmax over other keys",
+        others,
+        (1, 2, 4, 8, 16),
+        (lambda m: ruvector.reformer_attention(query, query, value, m, scale=2.0)),
+    )
+    means = centroids(query, key)
+    yield (
+        "routing",
+        "cluster_size, 16 clusters",
+        softmax,
+        dense,
+        (16, 32, 64, 128, 512),
+        (lambda m: ruvector.routing_attention(query, key, value, centroids=means, cluster_size=m, normalize=False)),
+    )
+    yield (
+        "clustered",
+        "num_clusters",
+        softmax,
+        dense,
+        (4, 16, 64, 256, 512),
+        (lambda m: ruvector.clustered_attention(query, key, value, m)),
+    )
+    yield (
+        "clustered",
+        "top_k, 16 clusters",
+        softmax,
+        dense,
+        (0, 16, 64, 256, 512),
+        (lambda m: ruvector.clustered_attention(query, key, value, 16, top_k=m)),
+    )
+    expected = ruvector.hash_based_attention(query, key, value)
+    yield (
+        "hash_based",
+        "num_hashes",
+        "the expectation",
+        expected,
+        (4, 16, 64, 256, 1024),
+        (lambda m: ruvector.hash_based_attention(query, key, value, m)),
+    )
+    side = 16  # halves of each set, from as many runs
+    slots = np.concatenate(
+        [
+            np.repeat(key[:: LENGTH // side, : WIDTH // 2], side, 0),
+            np.tile(key[:: LENGTH // side, WIDTH // 2 :], (side, 1)),
+        ],
+        -1,
+    )
+    yield (
+        "product_key",
+        "top_k, a head",
+        "softmax over all slots",
+        ruvector.scaled_dot_attention(query, slots, value[: side * side]),
+        (4, 16, 64, 128, 256),
+        (lambda m: ruvector.product_key_attention(query, key[:: LENGTH // side], value[: side * side], 1, m)),
+    )
+    limit = ruvector.sinkhorn_attention(query, key, value, 301)
+    yield (
+        "sinkhorn",
+        "iterations",
+        "301 iterations",
+        limit,
+        (1, 5, 21, 51, 101),
+        (lambda m: ruvector.sinkhorn_attention(query, key, value, m)),
+    )
+
+
+def rows() -> list[Row]:
+    """Measures every type."""
+    return [
+        Row(name, option, what, tuple((m, error(call(m), exact)) for m in numbers))
+        for name, option, what, exact, numbers, call in sweeps()
+    ]
+
+
+def document() -> str:
+    """The errors as a Markdown section."""
+    lines = [
+        "## Errors of approximations",
+        "",
+        f"On {LENGTH} positions in {RUNS} runs with a centre each, queries, keys and values being the centre and noise of a quarter of "
+        "its size: the root mean square of the difference from what the third column names, relative, for each number that the "
+        "second column names. What is below 1e-9 is written as exact.",
+        "",
+        "| type | what varies | compared with | errors |",
+        "|---|---|---|---|",
+    ]
+    for row in rows():
+        shown = ", ".join(f"{m}: {'exact' if e < 1e-9 else f'{e:.2g}'}" for m, e in row.errors)
+        lines.append(f"| `{row.name}` | {row.option} | {row.exact} | {shown} |")
+    return "\n".join([*lines, ""])
