@@ -235,6 +235,33 @@ for name, attention in {"plain": PLAIN, "projected": PROJECTED, "split": SPLIT}.
         case(f"{name} {kind} values", TypeError, says("values"), attention.compute, x(8), x(7, 8), array)
     case(f"{name} ragged keys", ValueError, says("keys"), attention.compute, x(8), [[1.0, 2.0], [3.0]], x(7, 8))
 case("projected values", ValueError, says("Value dimension 6", 8), PROJECTED, x(5, 8), x(7, 8), x(7, 6))
+case(
+    "bias of other values",
+    ValueError,
+    says("Value dimension 8", 6, "b_v"),
+    W.weights(b_v=x(6)).build(),
+    x(5, 8),
+    x(7, 8),
+    x(7, 8),
+)
+case(
+    "bias of other results",
+    ValueError,
+    says("Result dimension 8", 6, "b_o"),
+    W.weights(b_o=x(6)).build(),
+    x(5, 8),
+    x(7, 8),
+    x(7, 8),
+)
+case(
+    "w_o of other results",
+    ValueError,
+    says("Result dimension 8", 6, "w_o"),
+    W.weights(w_o=x(6, 3)).build(),
+    x(5, 8),
+    x(7, 8),
+    x(7, 8),
+)
 case("dropout without rng", ValueError, says("rng"), W.dropout(0.1).build(), x(5, 8), x(7, 8), x(7, 8), training=True)
 case(
     "bound mask",
