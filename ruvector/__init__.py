@@ -109,6 +109,8 @@ from ruvector.mechanisms.sparse import (
 from ruvector.patterns import Pattern as SparsePattern
 from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_runtime, use_isa
 
+from ruvector import sdk  # last: types are listed in the order in which the modules above add them
+
 __version__ = "0.1.0"
 
 __all__ = [

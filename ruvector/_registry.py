@@ -125,11 +125,12 @@ class AttentionRecord:
 
 
 class Composition(NamedTuple):
-    """A type made in Python: its record, what runs it, and what gives its weights, where it has any."""
+    """A type made in Python: its record, what runs it, what gives its weights, where it has any, and what checks a width."""
 
     record: AttentionRecord
     fn: Callable
     weights: Callable | None = None
+    fits: Callable | None = None
 
 
 def _read_catalog():
@@ -224,15 +225,16 @@ def score_of(name) -> Callable | None:
     return _scores.get(name)
 
 
-def add_type(record, fn=None, *, score=None, weights=None):
+def add_type(record, fn=None, *, score=None, weights=None, fits=None):
     """Adds a type of the package: the record of a composition and its function, or the name of a type that C runs.
 
     `score` is what `score_of` returns; `weights(query, key, mask, *, causal, scale, **own parameters)` gives the weights
-    (..., L, S) of a composition, their mean over heads.
+    (..., L, S) of a composition, their mean over heads; `fits(width, **own parameters)` raises what a call with queries of
+    that width would, as far as no key is needed to tell.
     """
     name = record if isinstance(record, str) else record.name
     if fn is not None:
-        _python[name] = Composition(record, fn, weights)
+        _python[name] = Composition(record, fn, weights, fits)
         _names.update(dict.fromkeys((name, *record.aliases), name))
     if score is not None:
         _scores[name] = score
@@ -300,6 +302,11 @@ _LACKS = {
 _AT_CALL = ("mask", "training", "rng", "out")
 
 
+def common_options(name) -> tuple[str, ...]:
+    """The options of all types that have a meaning in the one of this canonical name."""
+    return tuple(key for key in _COMMON if key not in _LACKS.get(name, ()))
+
+
 def resolve(name, options) -> tuple[AttentionRecord, dict, dict]:
     """A canonical record, its own parameters with defaults filled in, and the common options given."""
     if isinstance(name, AttentionType):
@@ -308,7 +315,7 @@ def resolve(name, options) -> tuple[AttentionRecord, dict, dict]:
     record = record_of(canonical(name))
     own = {p.name: p.default for p in record.parameters}
     common = {}
-    shared = [key for key in _COMMON if key not in _LACKS.get(record.name, ())]
+    shared = common_options(record.name)
     for key, value in options.items():
         if key in own:
             own[key] = next(p for p in record.parameters if p.name == key).check(value)
@@ -475,6 +482,15 @@ class CompiledAttention(_Resolved, CompiledType):
             next((a for a in arrays if a is not None), None),
         )
 
+    def _fits(self, width):
+        """Refuses parameters that no query of this width goes with."""
+        num_heads, num_kv_heads = head_counts(self.name, self.params)
+        _coerce.check_heads(num_heads, num_kv_heads, width, num_kv_heads)
+        projection, slopes = self.params.get("projection"), self.params.get("slopes")
+        if projection is not None and (projection.ndim != 2 or projection.shape[1] != width or len(projection) < 1):
+            _coerce.refuse_projection(projection.shape, width)
+        if slopes is not None and slopes.shape[-1] not in (1, num_heads):
+            _coerce.refuse_slopes(slopes, (), num_heads)
 
     def _weights(self, query, keys, mask):
         if record_of(self.name).family != "linear":
@@ -507,6 +523,12 @@ class ComposedAttention(_Resolved):
         _coerce.output(out, np.shape(result), np.asarray(result).dtype, ())
         out[...] = result
         return out
+
+    def _fits(self, width):
+        """Refuses parameters that no query of this width goes with."""
+        if self._composition.fits is not None:
+            own = {p.name: self.params[p.name] for p in self._composition.record.parameters}
+            self._composition.fits(width, **own)
 
     def _weights(self, query, keys, mask):
         query, keys = _coerce.pair(query, keys, "query", "keys")

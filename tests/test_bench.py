@@ -184,6 +184,7 @@ def small(kind, dtype="float32", **sizes):
     """A row of a kind whose data are small."""
     shapes = {
         "attention": {"heads": 4, "key_heads": 2, "length": 40, "keys": 40, "dim": 16},
+        "built": {"heads": 4, "key_heads": 4, "length": 1, "keys": 10, "dim": 16},
         "cache": {"heads": 4, "key_heads": 2, "length": 1, "keys": 50, "dim": 16},
         "linear": {"heads": 4, "key_heads": 4, "length": 256, "keys": 256, "dim": 16, "features": 16},
         "window": {"heads": 2, "key_heads": 2, "length": 40, "keys": 40, "dim": 16, "window": 8},
@@ -236,7 +237,7 @@ def test_sparse_rows_are_right_and_count_their_pairs(isa, kind):
     assert row.operations == 4 * 2 * 16 * problem.mask().sum()
 
 
-@pytest.mark.parametrize("kind", ["softmax", "dot", "matvec", "distance", "graph", "gating"])
+@pytest.mark.parametrize("kind", ["built", "softmax", "dot", "matvec", "distance", "graph", "gating"])
 def test_other_kinds_are_right_and_wrong_ones_are_caught(isa, kind):
     problem = problems.make(small(kind))
     call = problem.ours()
@@ -329,7 +330,7 @@ except (ImportError, peers.Unsupported) as missing:
 for name in ("dense-f32-8x512x64", "causal-f32-8x512x64", "tiny-f32-1x10x64", "dense-f16-8x512x64", "softmax-f32-64x1024",
              "dot-f32-768", "matvec-f32-100x64", "causal-f32-32/8x1024x128", "poincare-f32-1000x1000x64",
              "gat-f32-1000x5000", "gating-f32-512x64", "linear-f32-8x4096x64", "linear-causal-f32-8x4096x64",
-             "favor-f32-8x4096x64"):
+             "favor-f32-8x4096x64", "built-f32-12x10x64"):
     row = rows.by_name(name)
     if {peer!r} not in row.peers:
         continue

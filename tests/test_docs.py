@@ -109,3 +109,21 @@ def test_example_of_a_type_calls_it(name):
 def test_every_function_of_a_type_is_public():
     for name in RECORDS:
         assert function_of(name).__name__ in ruvector.__all__, name
+
+
+# Pages whose examples run --------------------------------------------------------------------------------------------
+
+GUIDES = ("sdk.md",)
+
+
+@pytest.mark.parametrize("page", GUIDES)
+def test_examples_of_a_page_are_right(page):
+    path = PAGE.parent / page
+    if not path.exists():
+        pytest.skip(f"docs/{page} is not beside the tests")
+    text = path.read_text(encoding="utf-8")
+    # every block of Python is an example
+    assert all(re.match(r">>> ", block) for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    result = doctest.testfile(str(path), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE, encoding="utf-8")
+    assert result.failed == 0
+    assert result.attempted > 20

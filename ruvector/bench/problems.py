@@ -200,6 +200,18 @@ class Cache(Attention):
         return exact.attention_rows(self.query[0], *both, self.rows)
 
 
+class Built(Attention):
+    """One query of an attention that the SDK has built, whose heads are slices of the width; its peers have them as an axis."""
+
+    def ours(self) -> Call:
+        attention = ruvector.sdk.multi_head(self.heads * self.dim, self.heads).build()
+        query, key, value = (
+            np.ascontiguousarray(x[0].swapaxes(0, 1)).reshape(-1, self.heads * self.dim)
+            for x in (self.query, self.key, self.value)
+        )
+        return Call(partial(attention.compute, query[0], key, value), precision="bounded")
+
+
 class Linear(Problem):
     """query, key and value (1, heads, keys, dim) of unit variance; `projection` (features, dim) for the group "favor"."""
 
@@ -435,6 +447,7 @@ class Gating(Problem):
 
 KINDS: dict[str, type[Problem]] = {
     "attention": Attention,
+    "built": Built,
     "cache": Cache,
     "linear": Linear,
     "window": Window,

@@ -94,7 +94,7 @@ class Row:
         s, item = self.sizes, {"float64": 8, "float32": 4}.get(self.dtype, 2)
         if self.work is not None:
             return self.work[1]
-        if self.kind in ("attention", "cache", "linear", "window", "blocks"):
+        if self.kind in ("attention", "built", "cache", "linear", "window", "blocks"):
             return item * s["dim"] * (2 * s["key_heads"] * s["keys"] + 2 * s["heads"] * s["length"])
         if self.kind == "softmax":
             return 2.0 * item * s["rows"] * s["columns"]
@@ -239,6 +239,12 @@ def _tiny() -> Iterable[Row]:
             yield _attention("tiny", 1, 1, keys, dim, "float32", goal, one_thread=True, quick=quick)
 
 
+def _built() -> Iterable[Row]:
+    """One query of an attention built by the SDK, whose checks add half a microsecond to the call of its type."""
+    peers = ("numpy", "torch")
+    yield _attention("built", 12, 1, 10, 64, peers=peers, one_thread=True, kind="built")
+
+
 def _linear() -> Iterable[Row]:
     """Linear attention with elu features, also causal, and with the exponential ones of FAVOR+."""
     for group, keys, features, causal, goal in (
@@ -362,7 +368,7 @@ def _gating() -> Iterable[Row]:
         )
 
 
-ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_sparse(), *_tiny(), *_linear(), *_softmax(), *_dots(), *_distances(), *_graphs(), *_gating())
+ROWS: tuple[Row, ...] = (*_dense(), *_decode(), *_sparse(), *_tiny(), *_built(), *_linear(), *_softmax(), *_dots(), *_distances(), *_graphs(), *_gating())
 
 # What was tried where rows of a group fall short of their goals, and what bounds them (AMD Zen 5, one thread unless said).
 TRIED: Mapping[str, str] = {

@@ -815,7 +815,10 @@ def _type(version, vectors):
         call.run(version, pair, negative_slope, 1.0 if scale is None else scale, causal, 0.0, 0, out, sums)
         return call.shaped(sums / num_heads)
 
-    return {"fn": attend, "score": score, "weights": weights}
+    def fits(width, /, **own):
+        score(np.zeros(width), np.zeros(width), scale=None, **own)
+
+    return {"fn": attend, "score": score, "weights": weights, "fits": fits}
 
 
 _NUM_HEADS = Parameter(

@@ -908,6 +908,10 @@ def _mixed_score(query, key, *, curvature, euclidean_dim, euclidean_weight, hype
     return ((1.0 if scale is None else scale) * score).astype(dtype)[()]
 
 
+def _mixed_fits(width, /, **own):
+    _mixed_score(np.zeros(width), np.zeros(width), scale=None, **own)
+
+
 def _mixed_logits(query, key, mask, causal, scale, curvature, euclidean_dim, euclidean_weight, hyperbolic_weight):
     """Logits (..., L, S) in float64, -inf where a key is hidden, and which keys some query sees (..., S)."""
     curvature, names = _curvature(curvature), ("query", "key")
@@ -1095,6 +1099,7 @@ def _register():
         _mixed_attention,
         score=_mixed_score,
         weights=_mixed_weights,
+        fits=_mixed_fits,
     )
 
 

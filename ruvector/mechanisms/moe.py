@@ -15,7 +15,7 @@ from ruvector._moe import top_k_gating
 from ruvector._options import flag, number, one_of, probability
 from ruvector._primitives import log_softmax, softmax
 from ruvector._random import glorot, seed_of
-from ruvector._registry import Parameter, get_attention, register
+from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector.functional import documented
 
 
@@ -847,23 +847,34 @@ def moe_attention(
     return call(query, key, value, mask=mask, training=training, rng=rng, out=out)
 
 
-register(
-    "moe",
-    _attend,
-    aliases=("mixture_of_experts",),
-    complexity="O(n*k)",
-    best_for="Conditional computation, routing",
-    family="experts",
-    parameters=(
-        Parameter("num_experts", "int", 8, 1, None, "heads to choose from; divides the width where w_q is not given"),
-        Parameter("top_k", "int", 2, 1, None, "heads of a query, at most num_experts"),
-        Parameter("capacity_factor", "float", None, None, None, "an expert takes ceil(top_k * queries / num_experts * this)"),
-        Parameter("jitter_noise", "float", 0.0, 0.0, None, "relative noise on the router's input in training, below 1"),
-        Parameter("gate", "array", None, None, None, "router weights (width, num_experts); fixed ones when None"),
-        Parameter("w_q", "array", None, None, None, "query projections (num_experts, width, h); slices when None"),
-        Parameter("w_k", "array", None, None, None, "key projection that all heads share; identity when None"),
-        Parameter("w_v", "array", None, None, None, "value projection that all heads share; identity when None"),
-        Parameter("w_o", "array", None, None, None, "output projections (num_experts, hv, out); identity when None"),
+def _fits(width, /, num_experts, top_k, capacity_factor, jitter_noise, gate, w_q, w_k, w_v, w_o):
+    num_experts, _ = _experts(num_experts, top_k)
+    _capacity_factor(capacity_factor), probability(jitter_noise, "jitter_noise")
+    query = np.empty((1, width))
+    key, value = (query if w is None else np.empty((1, len(w))) for w in (w_k, w_v))
+    _check_shapes(query, key, value, num_experts, gate, w_q, w_k, w_v, w_o)
+
+
+add_type(
+    AttentionRecord(
+        name="moe",
+        aliases=("mixture_of_experts",),
+        complexity="O(n*k)",
+        best_for="Conditional computation, routing",
+        family="experts",
+        parameters=(
+            Parameter("num_experts", "int", 8, 1, None, "heads to choose from; divides the width where w_q is not given"),
+            Parameter("top_k", "int", 2, 1, None, "heads of a query, at most num_experts"),
+            Parameter("capacity_factor", "float", None, None, None, "an expert takes ceil(top_k * queries / num_experts * this)"),
+            Parameter("jitter_noise", "float", 0.0, 0.0, None, "relative noise on the router's input in training, below 1"),
+            Parameter("gate", "array", None, None, None, "router weights (width, num_experts); fixed ones when None"),
+            Parameter("w_q", "array", None, None, None, "query projections (num_experts, width, h); slices when None"),
+            Parameter("w_k", "array", None, None, None, "key projection that all heads share; identity when None"),
+            Parameter("w_v", "array", None, None, None, "value projection that all heads share; identity when None"),
+            Parameter("w_o", "array", None, None, None, "output projections (num_experts, hv, out); identity when None"),
+        ),
+        reference="Zhang et al. 2022, Mixture of Attention Heads, arXiv:2210.05144",
     ),
-    reference="Zhang et al. 2022, Mixture of Attention Heads, arXiv:2210.05144",
+    _attend,
+    fits=_fits,
 )

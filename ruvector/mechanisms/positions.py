@@ -977,6 +977,24 @@ def t5_attention(
 documented(t5_attention, COMMON_OPTIONS.replace("``1 / sqrt(head_dim)`` when None", "1 when None"))
 
 
+def _fits(score):
+    """What `add_type` asks of a type whose score checks the width."""
+
+    def fits(width, /, num_heads, num_kv_heads, **own):
+        kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        _coerce.check_heads(num_heads, kv_heads, width, kv_heads)
+        key = np.zeros(width // num_heads * kv_heads)
+        score(np.zeros(width), key, num_heads=num_heads, num_kv_heads=num_kv_heads, scale=None, **own)
+
+    return fits
+
+
+def _rope_fits(width, /, num_heads, num_kv_heads, **own):
+    kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+    _coerce.check_heads(num_heads, kv_heads, width, kv_heads)
+    rope(np.zeros(width // num_heads), np.zeros(()), **own)
+
+
 def _register():
     heads = (
         Parameter("num_heads", "int", 8, 1, 1024, "slices of the query's last axis"),
@@ -1004,6 +1022,7 @@ def _register():
         _rope_type,
         score=_rope_score,
         weights=_rope_weights,
+        fits=_rope_fits,
     )
     add_type(
         AttentionRecord(
@@ -1023,6 +1042,7 @@ def _register():
         _xpos_type,
         score=_xpos_score,
         weights=_xpos_weights,
+        fits=_fits(_xpos_score),
     )
     add_type(
         AttentionRecord(
@@ -1042,6 +1062,7 @@ def _register():
         _relative_type,
         score=_relative_score,
         weights=_relative_weights,
+        fits=_fits(_relative_score),
     )
     add_type(
         AttentionRecord(
@@ -1062,6 +1083,7 @@ def _register():
         _t5_type,
         score=_t5_score,
         weights=_t5_weights,
+        fits=_fits(_t5_score),
     )
 
 

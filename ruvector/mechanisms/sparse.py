@@ -90,7 +90,10 @@ def _type(build):
             seen = seen[..., 0, :]
         return get_attention("scaled_dot", causal=causal, scale=scale)._weights(query, keys, seen)
 
-    return {"fn": attend, "score": score, "weights": weights}
+    def fits(width, /, **own):
+        build(**own)
+
+    return {"fn": attend, "score": score, "weights": weights, "fits": fits}
 
 
 def _sparse(pattern, stride, summary, bidirectional):

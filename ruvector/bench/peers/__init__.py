@@ -14,6 +14,7 @@ from typing import Any
 from ruvector.bench.problems import (
     Attention,
     Blocks,
+    Built,
     Cache,
     Call,
     Distance,
@@ -63,6 +64,10 @@ class Peer(ABC):
 
     def attention(self, problem: Attention) -> dict[str, Call]:
         """softmax(q . k / sqrt(d)) v."""
+        raise Unsupported("not one of its functions")
+
+    def built(self, problem: Built) -> dict[str, Call]:
+        """Attention of several heads with one query."""
         raise Unsupported("not one of its functions")
 
     def cache(self, problem: Cache) -> dict[str, Call]:

@@ -12,6 +12,7 @@ from ruvector.bench.peers import Peer
 from ruvector.bench.problems import (
     Array,
     Attention,
+    Built,
     Cache,
     Call,
     Distance,
@@ -131,6 +132,9 @@ class Adapter(Peer):
         if problem.causal:
             raise Unsupported("its running sums are a loop in Python")
         return {"numpy": Call(partial(_linear, problem))}
+
+    def built(self, problem: Built) -> dict[str, Call]:
+        return self.attention(problem)
 
     def cache(self, problem: Cache) -> dict[str, Call]:
         attend, n = self._attention(problem), problem.keys

@@ -15,6 +15,7 @@ from ruvector.bench.problems import (
     Array,
     Attention,
     Blocks,
+    Built,
     Cache,
     Call,
     Distance,
@@ -157,6 +158,9 @@ class Adapter(Peer):
     def attention(self, problem: Attention) -> dict[str, Call]:
         inputs = [tensor(x) for x in (problem.query, problem.key, problem.value)]
         return {"torch": Call(partial(self._attend(problem), *inputs), array)}
+
+    def built(self, problem: Built) -> dict[str, Call]:
+        return self.attention(problem)
 
     def cache(self, problem: Cache) -> dict[str, Call]:
         return {"torch": stepper(problem, self._attend(problem))}

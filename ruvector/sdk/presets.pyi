@@ -1,0 +1,29 @@
+from enum import Enum
+
+from ruvector.sdk.builder import AttentionBuilder
+
+HEAD_DIM: int
+LLAMA_HEAD_DIM: int
+
+class AttentionPreset(Enum):
+    Bert = "bert"
+    Gpt = "gpt"
+    Longformer = "longformer"
+    Performer = "performer"
+    FlashOptimized = "flash_optimized"
+    SwitchTransformer = "switch_transformer"
+    HyperbolicTree = "hyperbolic_tree"
+    T5 = "t5"
+    ViT = "vit"
+    SparseTransformer = "sparse_transformer"
+    @property
+    def description(self) -> str: ...
+    def builder(self, dim: int) -> AttentionBuilder: ...
+
+def from_model_name(name: str, dim: int | None = None) -> AttentionBuilder: ...
+def for_sequences(dim: int, max_len: int) -> AttentionBuilder: ...
+def for_graphs(dim: int, hierarchical: bool) -> AttentionBuilder: ...
+def for_large_scale(dim: int) -> AttentionBuilder: ...
+def for_vision(dim: int, patch_size: int, image_size: int = 224) -> AttentionBuilder: ...
+def for_generation(dim: int, context_len: int) -> AttentionBuilder: ...
+def for_moe(dim: int, num_experts: int, top_k: int) -> AttentionBuilder: ...
