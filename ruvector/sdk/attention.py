@@ -10,7 +10,7 @@ from ruvector import _coerce
 from ruvector._options import flag
 from ruvector._registry import head_counts
 from ruvector.mechanisms.positions import rope
-from ruvector.sdk import plain
+from ruvector.sdk import config as plain
 
 _PARTS = MappingProxyType({"q": "Query", "k": "Key", "v": "Value", "o": "Result"})
 
@@ -33,18 +33,15 @@ def _both(a, b):
         ) from None
 
 
-def _projected(x, weights, part):
-    """``x @ w + b`` with the w and b of a part (q, k, v, o) that there are."""
-    weight, bias = weights.get(f"w_{part}"), weights.get(f"b_{part}")
+def _projected(x, weight, bias):
+    """``x @ weight + bias``"""
     if weight is not None:
-        if x.shape[-1] != len(weight):
-            raise ValueError(f"{_PARTS[part]} dimension {x.shape[-1]} must be {len(weight)}, the rows of w_{part}")
-        x = _coerce.matmul(x, weight.astype(x.dtype, copy=False))
+        # one product for all leading axes
+        rows = _coerce.matmul(x.reshape(-1, x.shape[-1]), weight.astype(x.dtype, copy=False))
+        x = rows.reshape(*x.shape[:-1], weight.shape[1])
     if bias is not None:
-        if x.shape[-1] != len(bias):
-            raise ValueError(f"{_PARTS[part]} dimension {x.shape[-1]} must be {len(bias)}, the elements of b_{part}")
         with np.errstate(all="ignore"):
-            x = x + bias.astype(x.dtype, copy=False)
+            x = np.add(x, bias.astype(x.dtype, copy=False), out=None if weight is None else x)
     return x
 
 
@@ -263,8 +260,8 @@ class Attention:
         work = _coerce.computed_in(dtype) if w else dtype
         with np.errstate(over="ignore"):
             query, key, value = (x.astype(work, copy=False) for x in (query, key, value))
-        query, key, value = (_projected(x, w, part) for x, part in ((query, "q"), (key, "k"), (value, "v")))
-        result = _projected(self._by_heads(query, key, value, mask, axes, training, rng), w, "o")
+        query, key, value = (self._project(x, part) for x, part in ((query, "q"), (key, "k"), (value, "v")))
+        result = self._project(self._by_heads(query, key, value, mask, axes, training, rng), "o")
         with np.errstate(over="ignore"):
             result = result.astype(dtype, copy=False)
         if single:
@@ -274,6 +271,15 @@ class Attention:
         _coerce._check_output(out, result.shape, result.dtype)
         out[...] = result
         return out
+
+    def _project(self, x, part):
+        """x between the weight and the bias of a part (q, k, v, o), as far as there are any."""
+        weight, bias = self.weights.get(f"w_{part}"), self.weights.get(f"b_{part}")
+        if weight is not None and x.shape[-1] != len(weight):
+            raise ValueError(f"{_PARTS[part]} dimension {x.shape[-1]} must be {len(weight)}, the rows of w_{part}")
+        if weight is None and bias is not None and x.shape[-1] != len(bias):
+            raise ValueError(f"{_PARTS[part]} dimension {x.shape[-1]} must be {len(bias)}, the elements of b_{part}")
+        return _projected(x, weight, bias)
 
     def _whole_mask(self, mask, single):
         """The bound mask and that of the call, a row axis put in for a single query."""
