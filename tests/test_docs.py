@@ -1,4 +1,4 @@
-"""What is written about the attention types: docs/types.md, and the docstring of each type's function."""
+"""What is written: docs/types.md, the docstring of each type's function, and the examples of the other pages."""
 
 import doctest
 import inspect
@@ -111,19 +111,12 @@ def test_every_function_of_a_type_is_public():
         assert function_of(name).__name__ in ruvector.__all__, name
 
 
-# Pages whose examples run --------------------------------------------------------------------------------------------
-
-GUIDES = ("sdk.md",)
-
-
-@pytest.mark.parametrize("page", GUIDES)
-def test_examples_of_a_page_are_right(page):
-    path = PAGE.parent / page
-    if not path.exists():
-        pytest.skip(f"docs/{page} is not beside the tests")
-    text = path.read_text(encoding="utf-8")
-    # every block of Python is an example
-    assert all(re.match(r">>> ", block) for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-    result = doctest.testfile(str(path), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE, encoding="utf-8")
-    assert result.failed == 0
-    assert result.attempted > 20
+@pytest.mark.parametrize("name", ["sdk.md"])
+def test_examples_of_a_page_are_right(name):
+    """In a process of its own, as a reader would type them."""
+    page = PAGE.parent / name
+    if not page.exists():
+        pytest.skip(f"docs/{name} is not beside the tests")
+    code = f"import doctest, sys; r = doctest.testfile({str(page)!r}, False); print(*r); sys.exit(r.failed > 0)"
+    failed, tried = map(int, check_python(code).split()[-2:])
+    assert failed == 0 and tried > 10
