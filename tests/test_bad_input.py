@@ -67,6 +67,12 @@ for kind, array in WRONG.items():
     case(f"attention query {kind}", TypeError, says("query", shown), ruvector.attention, array, Q, Q)
     case(f"softmax x {kind}", TypeError, says("x", shown), ruvector.softmax, array)
     case(f"log_softmax x {kind}", TypeError, says("x", shown), ruvector.log_softmax, array)
+    case(f"layer_norm x {kind}", TypeError, says("x", shown), ruvector.layer_norm, array)
+    case(f"rms_norm x {kind}", TypeError, says("x", shown), ruvector.rms_norm, array)
+    case(f"gelu x {kind}", TypeError, says("x", shown), ruvector.gelu, array)
+    case(f"silu x {kind}", TypeError, says("x", shown), ruvector.silu, array)
+    case(f"swiglu up {kind}", TypeError, says("up", shown), ruvector.swiglu, Q, array)
+    case(f"layer_norm bias {kind}", TypeError, says("bias", shown), ruvector.layer_norm, Q, None, array)
     case(f"dot a {kind}", TypeError, says("a", shown), ruvector.dot, array, Q)
     case(f"dot b {kind}", TypeError, says("b", shown), ruvector.dot, Q, array)
     case(f"batched keys {kind}", TypeError, says("keys", shown), ruvector.batched_dot_products, Q[0, 0], array[0])
@@ -343,6 +349,24 @@ case("sdpa out axes", ValueError, says("out", "(5, 6)"), sdpa, Q, K, V, out=np.z
 case("softmax out dtype", TypeError, says("out", "float64"), ruvector.softmax, OUT, out=OUT.astype(float))
 case("softmax out shape", ValueError, says("out", "(2, 5, 5)"), ruvector.softmax, OUT, out=OUT[..., :5])
 case("softmax out read-only", ValueError, says("out", "read-only"), ruvector.softmax, OUT, out=LOCKED)
+for call in (ruvector.layer_norm, ruvector.rms_norm, ruvector.gelu, ruvector.silu):
+    name = call.__name__
+    case(f"{name} out dtype", TypeError, says("out", "float64"), call, OUT, out=OUT.astype(float))
+    case(f"{name} out shape", ValueError, says("out", "(2, 5, 5)"), call, OUT, out=OUT[..., :5])
+    case(f"{name} out read-only", ValueError, says("out", "read-only"), call, OUT, out=LOCKED)
+    case(f"{name} out of itself, read-only", ValueError, says("out", "read-only"), call, LOCKED, out=LOCKED)
+    case(f"{name} 0-d", ValueError, says("x", "()"), call, np.float32(1))
+for call in (ruvector.layer_norm, ruvector.rms_norm):
+    name = call.__name__
+    case(f"{name} weight", ValueError, says("weight", "(6,)", "(5,)"), call, OUT, np.ones(5))
+    case(f"{name} weight axes", ValueError, says("weight", "(6,)", "(1, 6)"), call, OUT, np.ones((1, 6)))
+    for bad in (-1.0, np.nan, np.inf):
+        case(f"{name} eps {bad}", ValueError, says("eps", str(bad)), call, OUT, eps=bad)
+    case(f"{name} eps word", TypeError, says("eps", "'small'"), call, OUT, eps="small")
+case("layer_norm bias", ValueError, says("bias", "(6,)", "(7,)"), ruvector.layer_norm, OUT, None, np.ones(7))
+case("gelu approximate", ValueError, says("approximate", "'erf'", "'tanh'"), ruvector.gelu, OUT, approximate="erf")
+case("swiglu shapes", ValueError, says("gate", "(2, 5, 6)", "(2, 5, 5)"), ruvector.swiglu, OUT, OUT[..., :5])
+case("swiglu 0-d", ValueError, says("gate", "()"), ruvector.swiglu, np.float32(1), np.float32(2))
 case("softmax out tuple", TypeError, says("out", "tuple"), ruvector.softmax, OUT, out=(OUT,))
 case(
     "multi_head out dtype",

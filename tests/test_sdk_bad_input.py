@@ -235,6 +235,33 @@ for name, attention in {"plain": PLAIN, "projected": PROJECTED, "split": SPLIT}.
         case(f"{name} {kind} values", TypeError, says("values"), attention.compute, x(8), x(7, 8), array)
     case(f"{name} ragged keys", ValueError, says("keys"), attention.compute, x(8), [[1.0, 2.0], [3.0]], x(7, 8))
 case("projected values", ValueError, says("Value dimension 6", 8), PROJECTED, x(5, 8), x(7, 8), x(7, 6))
+case(
+    "bias of other values",
+    ValueError,
+    says("Value dimension 8", 6, "b_v"),
+    W.weights(b_v=x(6)).build(),
+    x(5, 8),
+    x(7, 8),
+    x(7, 8),
+)
+case(
+    "bias of other results",
+    ValueError,
+    says("Result dimension 8", 6, "b_o"),
+    W.weights(b_o=x(6)).build(),
+    x(5, 8),
+    x(7, 8),
+    x(7, 8),
+)
+case(
+    "w_o of other results",
+    ValueError,
+    says("Result dimension 8", 6, "w_o"),
+    W.weights(w_o=x(6, 3)).build(),
+    x(5, 8),
+    x(7, 8),
+    x(7, 8),
+)
 case("dropout without rng", ValueError, says("rng"), W.dropout(0.1).build(), x(5, 8), x(7, 8), x(7, 8), training=True)
 case(
     "bound mask",
@@ -377,14 +404,30 @@ case("run rng", TypeError, says("rng", "'x'"), ATTENDS.run, x(5, 8), training=Tr
 case("run width", ValueError, says("query", "dim = 8", "(5, 6)"), ATTENDS.run, x(5, 6))
 
 FEED = sdk.FeedForward
+case("feed-forward w_up", ValueError, says("w_up", "(in, out)", "(8,)"), FEED, x(8), x(8, 8))
+case("feed-forward w_down", ValueError, says("w_down", "(6, 8)", "(7, 8)"), FEED, x(8, 6), x(7, 8))
+case("feed-forward b_up", ValueError, says("b_up", "(6,)", "(8,)"), FEED, x(8, 6), x(6, 8), b_up=x(8))
+case("feed-forward b_down", ValueError, says("b_down", "(8,)", "(6,)"), FEED, x(8, 6), x(6, 8), b_down=x(6))
 case("feed-forward type", TypeError, says("w_up"), FEED, np.ones((8, 6), complex), x(6, 8))
-case("gate shape", ValueError, says("w_gate", "(8, 6)", "(8, 5)"), FEED, x(8, 6), x(6, 8), w_gate=x(8, 5))
+case("activation", ValueError, says("activation", "'gelu'", "'relu'"), FEED, x(8, 6), x(6, 8), activation="elu")
+case("swiglu without a gate", ValueError, says("w_gate", "swiglu"), FEED, x(8, 6), x(6, 8), activation="swiglu")
+case("gate without swiglu", ValueError, says("w_gate", "'gelu'"), FEED, x(8, 6), x(6, 8), w_gate=x(8, 6))
+case(
+    "gate shape",
+    ValueError,
+    says("w_gate", "(8, 6)", "(8, 5)"),
+    FEED,
+    x(8, 6),
+    x(6, 8),
+    w_gate=x(8, 5),
+    activation="swiglu",
+)
 case("feed-forward dropout", ValueError, says("dropout", 1.0), FEED, x(8, 6), x(6, 8), dropout=1.0)
+case("feed-forward width", ValueError, says("8 wide", "(5, 6)"), FEED(x(8, 6), x(6, 8)), x(5, 6))
 case("feed-forward init dim", ValueError, says("dim", 0), FEED.init, 0)
 case("feed-forward init hidden", TypeError, says("hidden", 2.5), FEED.init, 8, 2.5)
 case("feed-forward init dtype", TypeError, says("dtype", "int8"), FEED.init, 8, dtype="int8")
-case("feed-forward init activation", ValueError, says("activation", "'elu'"), FEED.init, 8, activation="elu")
-case("feed-forward init gated", TypeError, says("gated", 1), FEED.init, 8, gated=1)
+case("feed-forward init activation", ValueError, says("activation", "'relu'"), FEED.init, 8, activation="elu")
 
 # Presets -------------------------------------------------------------------------------------------------------------
 

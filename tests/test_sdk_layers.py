@@ -51,23 +51,20 @@ def test_attention_equals_its_definition(heads, kv_heads, causal, cross, bias):
         assert np.array_equal(getattr(layer, name), w[name])
 
 
-@pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu"])
-def test_feed_forward_equals_its_definition(activation, gated):
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "swiglu"])
+def test_feed_forward_equals_its_definition(activation):
     w_up, w_gate, w_down = (draw(s, np.float64, i) for i, s in enumerate([(12, 30), (12, 30), (30, 10)]))
     b_up, b_down = draw((30,), np.float64, "up"), draw((10,), np.float64, "down")
     x = normal((2, 5, 12), np.float64, "x")
-    f = {
-        "gelu": ruvector.gelu,
-        "gelu_tanh": lambda h: ruvector.gelu(h, approximate="tanh"),
-        "relu": lambda h: np.maximum(h, 0),
-        "silu": ruvector.silu,
-    }[activation]
     up = x @ w_up + b_up
-    hidden = f(x @ w_gate) * up if gated else f(up)
-    layer = sdk.FeedForward(
-        w_up, w_down, b_up=b_up, b_down=b_down, w_gate=w_gate if gated else None, activation=activation
-    )
+    hidden = {
+        "gelu": lambda: ruvector.gelu(up),
+        "gelu_tanh": lambda: ruvector.gelu(up, approximate="tanh"),
+        "relu": lambda: np.where(up > 0, up, 0),
+        "swiglu": lambda: ruvector.silu(x @ w_gate) * up,
+    }[activation]()
+    gate = w_gate if activation == "swiglu" else None
+    layer = sdk.FeedForward(w_up, w_down, b_up=b_up, b_down=b_down, w_gate=gate, activation=activation)
     np.testing.assert_allclose(layer(x), hidden @ w_down + b_down, atol=1e-14)
 
 
@@ -335,11 +332,6 @@ ATTENTION = {"w_q": EYE, "w_k": EYE, "w_v": EYE, "w_o": EYE}
 @pytest.mark.parametrize(
     "call, error, text",
     [
-        (lambda: sdk.FeedForward(EYE, np.eye(5)), ValueError, r"w_down must have shape \(4, n\), got \(5, 5\)"),
-        (lambda: sdk.FeedForward(EYE, EYE, b_up=np.ones(3)), ValueError, r"b_up must have shape \(4,\), got \(3,\)"),
-        (lambda: sdk.FeedForward(EYE, EYE, w_gate=np.eye(3)), ValueError, r"w_gate must have shape \(4, 4\)"),
-        (lambda: sdk.FeedForward(EYE, EYE, activation="elu"), ValueError, "activation must be one of .*, got 'elu'"),
-        (lambda: sdk.FeedForward(EYE, EYE)(np.ones(3)), ValueError, r"x must have shape \(\.\.\., 4\), got \(3,\)"),
         (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=3), ValueError, "w_q has 4 columns, which 3 heads"),
         (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=0), ValueError, "num_heads must be at least 1, got 0"),
         (

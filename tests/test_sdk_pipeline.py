@@ -20,7 +20,7 @@ def block_weights(dim=32, hidden=48, gated=False):
     shapes = {f"w_{n}": (dim, dim) for n in "qkvo"} | {f"b_{n}": (dim,) for n in "qkvo"}
     feed = {"w_up": (dim, hidden), "w_down": (hidden, dim), "b_up": (hidden,), "b_down": (dim,)}
     if gated:
-        feed |= {"w_gate": (dim, hidden)}
+        feed |= {"w_gate": (dim, hidden), "b_gate": (hidden,)}
     attention = {n: normal(s, np.float32, "block", n, scale=0.3) for n, s in shapes.items()}
     feed = {n: normal(s, np.float32, "block", n, scale=0.3) for n, s in feed.items()}
     norms = [
@@ -42,7 +42,7 @@ def attend(x, keys, values, w, **options):
 def feed_forward(x, w):
     up = oracle.linear(x, w["w_up"], w["b_up"])
     if "w_gate" in w:
-        hidden = oracle.multiply(oracle.silu(oracle.linear(x, w["w_gate"])), up)
+        hidden = oracle.multiply(oracle.silu(oracle.linear(x, w["w_gate"], w["b_gate"])), up)
     else:
         hidden = oracle.gelu(up)
     return oracle.linear(hidden, w["w_down"], w["b_down"])
@@ -96,7 +96,7 @@ def test_pre_norm_block_of_rms_norms_and_swiglu(isa, causal):
     n = oracle.rms_norm(e, **norms[0])
     y = oracle.add(attend(n, n, n, attention, num_heads=4, causal=causal), e)
     y = oracle.add(feed_forward(oracle.rms_norm(y, **norms[1]), feed), y)
-    oracle.check(pre_norm(attention, feed, norms, N.RMSNorm, "silu", causal).run(x), y)
+    oracle.check(pre_norm(attention, feed, norms, N.RMSNorm, "swiglu", causal).run(x), y)
 
 
 def test_keys_of_the_run_are_seen_as_they_are():
@@ -173,9 +173,9 @@ def test_batch_norm_far_from_zero():
     np.testing.assert_allclose(got, expected, rtol=2**-23, atol=1e-7)
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "silu"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "swiglu"])
 def test_feed_forward(isa, activation):
-    _, feed, _ = block_weights(gated=activation == "silu")
+    _, feed, _ = block_weights(gated=activation == "swiglu")
     layer = sdk.FeedForward(**feed, activation=activation)
     x = normal((5, 32), np.float32, "x")
     if activation == "gelu_tanh":
@@ -191,12 +191,14 @@ def test_feed_forward(isa, activation):
 
 
 def test_drawn_feed_forward():
-    layer = sdk.FeedForward.init(16, activation="silu", gated=True)
-    assert (layer.w_up.shape, layer.w_down.shape, layer.w_gate.shape) == ((16, 42), (42, 16), (16, 42))
-    assert same_bits(layer.w_up, sdk.FeedForward.init(16, activation="silu", gated=True).w_up)
-    assert not np.array_equal(layer.w_up, sdk.FeedForward.init(16, activation="silu", gated=True, rng=1).w_up)
-    assert sdk.FeedForward.init(16, dtype=np.float64).w_up.shape == (16, 64)
-    assert sdk.FeedForward.init(16, 8, dtype=np.float64).w_up.dtype == np.float64
+    layer = sdk.FeedForward.init(16, activation="swiglu")
+    assert {n: a.shape for n, a in layer.weights.items()} == {"w_up": (16, 42), "w_down": (42, 16), "w_gate": (16, 42)}
+    assert same_bits(layer.weights["w_up"], sdk.FeedForward.init(16, activation="swiglu").weights["w_up"])
+    assert not np.array_equal(
+        layer.weights["w_up"], sdk.FeedForward.init(16, activation="swiglu", rng=1).weights["w_up"]
+    )
+    assert sdk.FeedForward.init(16, dtype=np.float64).weights["w_up"].shape == (16, 64)
+    assert sdk.FeedForward.init(16, 8, dtype=np.float64).weights["w_up"].dtype == np.float64
 
 
 # Residuals -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Attention by description: a builder for every type, pipelines of sub-layers, configurations and weights of known models."""
+"""Attention by description: a builder for every type, pipelines, configurations of known models, and models from files."""
 
 from ruvector.sdk.attention import Attention
 from ruvector.sdk.builder import (
@@ -12,7 +12,7 @@ from ruvector.sdk.builder import (
     multi_head,
     scaled_dot,
 )
-from ruvector.sdk.layers import FeedForward, LayerNorm, MultiHeadAttention, RMSNorm, TransformerLayer
+from ruvector.sdk.layers import LayerNorm, MultiHeadAttention, RMSNorm, TransformerLayer
 from ruvector.sdk.models import Decoder, Encoder, load
 from ruvector.sdk.pipeline import AttentionPipeline, prenorm_transformer_block, transformer_block
 from ruvector.sdk.presets import (
@@ -25,7 +25,7 @@ from ruvector.sdk.presets import (
     for_vision,
     from_model_name,
 )
-from ruvector.sdk.stages import NormType
+from ruvector.sdk.stages import FeedForward, NormType
 
 __all__ = [
     "Attention",

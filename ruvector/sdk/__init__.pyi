@@ -11,7 +11,6 @@ from ruvector.sdk.builder import (
     scaled_dot as scaled_dot,
 )
 from ruvector.sdk.layers import (
-    FeedForward as FeedForward,
     LayerNorm as LayerNorm,
     MultiHeadAttention as MultiHeadAttention,
     RMSNorm as RMSNorm,
@@ -33,6 +32,6 @@ from ruvector.sdk.presets import (
     for_vision as for_vision,
     from_model_name as from_model_name,
 )
-from ruvector.sdk.stages import NormType as NormType
+from ruvector.sdk.stages import FeedForward as FeedForward, NormType as NormType
 
 __all__: list[str]

@@ -9,9 +9,10 @@ import numpy as np
 from ruvector import _coerce
 from ruvector._options import flag
 from ruvector._registry import head_counts
-from ruvector.functional import documented
 from ruvector.mechanisms.positions import rope
-from ruvector.sdk import plain
+from ruvector.sdk import config as plain
+
+_PARTS = MappingProxyType({"q": "Query", "k": "Key", "v": "Value", "o": "Result"})
 
 
 def _both(a, b):
@@ -35,10 +36,12 @@ def _both(a, b):
 def _projected(x, weight, bias):
     """``x @ weight + bias``"""
     if weight is not None:
-        x = _coerce.matmul(x, weight.astype(x.dtype, copy=False))
+        # one product for all leading axes
+        rows = _coerce.matmul(x.reshape(-1, x.shape[-1]), weight.astype(x.dtype, copy=False))
+        x = rows.reshape(*x.shape[:-1], weight.shape[1])
     if bias is not None:
         with np.errstate(all="ignore"):
-            x = x + bias.astype(x.dtype, copy=False)
+            x = np.add(x, bias.astype(x.dtype, copy=False), out=None if weight is None else x)
     return x
 
 
@@ -149,7 +152,6 @@ class Attention:
         mask = "" if self.mask is None else f", mask of shape {self.mask.shape}"
         return f"<Attention {self.builder._text()}{mask}>"
 
-    @documented
     def __call__(self, query, key, value, *, mask=None, training=False, rng=None, out=None):
         """Attends.
 
@@ -250,9 +252,6 @@ class Attention:
                 mask = mask[..., 0, :]
             return self._rotated(query, key, value, mask, training, rng, out)
         w = self.weights
-        for x, name, label in ((key, "w_k", "Key"), (value, "w_v", "Value")):
-            if name in w and x.shape[-1] != len(w[name]):
-                raise ValueError(f"{label} dimension {x.shape[-1]} must be {len(w[name])}, the rows of {name}")
         dtype = _coerce._promote((query, key, value, *w.values()))
         single, axes = query.ndim == 1, max(query.ndim, key.ndim, value.ndim)
         if single:
@@ -261,10 +260,8 @@ class Attention:
         work = _coerce.computed_in(dtype) if w else dtype
         with np.errstate(over="ignore"):
             query, key, value = (x.astype(work, copy=False) for x in (query, key, value))
-        query = _projected(query, w.get("w_q"), w.get("b_q"))
-        key, value = _projected(key, w.get("w_k"), w.get("b_k")), _projected(value, w.get("w_v"), w.get("b_v"))
-        result = self._by_heads(query, key, value, mask, axes, training, rng)
-        result = _projected(result, w.get("w_o"), w.get("b_o"))
+        query, key, value = (self._project(x, part) for x, part in ((query, "q"), (key, "k"), (value, "v")))
+        result = self._project(self._by_heads(query, key, value, mask, axes, training, rng), "o")
         with np.errstate(over="ignore"):
             result = result.astype(dtype, copy=False)
         if single:
@@ -274,6 +271,15 @@ class Attention:
         _coerce._check_output(out, result.shape, result.dtype)
         out[...] = result
         return out
+
+    def _project(self, x, part):
+        """x between the weight and the bias of a part (q, k, v, o), as far as there are any."""
+        weight, bias = self.weights.get(f"w_{part}"), self.weights.get(f"b_{part}")
+        if weight is not None and x.shape[-1] != len(weight):
+            raise ValueError(f"{_PARTS[part]} dimension {x.shape[-1]} must be {len(weight)}, the rows of w_{part}")
+        if weight is None and bias is not None and x.shape[-1] != len(bias):
+            raise ValueError(f"{_PARTS[part]} dimension {x.shape[-1]} must be {len(bias)}, the elements of b_{part}")
+        return _projected(x, weight, bias)
 
     def _whole_mask(self, mask, single):
         """The bound mask and that of the call, a row axis put in for a single query."""

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ruvector import _coerce
+from ruvector import _coerce, _primitives
 from ruvector._options import flag, number, probability
 from ruvector._random import seed_of
 from ruvector._registry import (
@@ -22,8 +22,11 @@ from ruvector._registry import (
     record_of,
 )
 from ruvector.mechanisms.positions import rope
-from ruvector.sdk import plain
+from ruvector.sdk import config as plain
 from ruvector.sdk.attention import Attention
+
+# Of projections that nobody gave.
+_INIT_SEED = 42
 
 WEIGHTS = ("w_q", "w_k", "w_v", "w_o", "b_q", "b_k", "b_v", "b_o")
 # Options that are a parameter of the types that have it.
@@ -33,6 +36,13 @@ _HEADS = ("num_heads", "num_kv_heads", "head_dim")
 
 class UnusedOptionWarning(UserWarning):
     """Options that the type which is built does not use; the message names them."""
+
+
+def _count(value, name):
+    value = number(value, name, whole=True)
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
 
 
 def _positive(value, name):
@@ -47,9 +57,9 @@ _CHECKS = MappingProxyType(
         "dropout": probability,
         "causal": flag,
         "scale": number,
-        "num_heads": plain.count,
-        "num_kv_heads": plain.count,
-        "head_dim": plain.count,
+        "num_heads": _count,
+        "num_kv_heads": _count,
+        "head_dim": _count,
         "expert_capacity": _positive,
         "jitter_noise": probability,
     }
@@ -273,7 +283,9 @@ class AttentionBuilder:
         >>> sdk.multi_head(512, 8).init(0).build()
         <Attention multi_head(dim=512, num_heads=8, weights=(w_q, w_k, w_v, w_o))>
         """
-        return self._with(init=(seed_of(rng, plain.INIT_SEED), plain.floating(dtype)))
+        if not _coerce.is_floating(np.dtype(dtype)):
+            raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {dtype!r}")
+        return self._with(init=(seed_of(rng, _INIT_SEED), np.dtype(dtype)))
 
     # Building --------------------------------------------------------------------------------------------------------
 
@@ -310,7 +322,7 @@ class AttentionBuilder:
         ValueError: Query dimension 768 must be divisible by num_heads 5
         """
         strict = flag(strict, "strict")
-        dim, record = plain.count(self.dim, "dim"), record_of(self.name)
+        dim, record = _count(self.dim, "dim"), record_of(self.name)
         options = {k: _CHECKS[k](v, k) for k, v in self.options.items() if k in _CHECKS}
         if "rotate" in self.options:
             options["rotate"] = dict(self.options["rotate"])
@@ -386,10 +398,7 @@ class AttentionBuilder:
             v_width = narrow if w_v is None or w_v.ndim != 2 else w_v.shape[1]
             o_width = v_width // num_kv_heads * num_heads
             shapes = {"w_q": (dim, inner), "w_k": (dim, narrow), "w_v": (dim, narrow), "w_o": (o_width, dim)}
-            arrays = {
-                **plain.drawn(*self.options["init"], {k: s for k, s in shapes.items() if k not in arrays}),
-                **arrays,
-            }
+            arrays = {**_drawn(*self.options["init"], {k: s for k, s in shapes.items() if k not in arrays}), **arrays}
         arrays = {name: arrays[name] for name in WEIGHTS if name in arrays}
         widths = {"q": inner, "k": None, "v": None, "o": None}
         for part in "qkvo":
@@ -567,6 +576,18 @@ def _own_heads(call):
 def _shape(arrays, part):
     name = f"w_{part}" if f"w_{part}" in arrays else f"b_{part}"
     return arrays[name].shape
+
+
+def _drawn(seed, dtype, shapes):
+    """Glorot's uniform numbers for each shape, one stream for all."""
+    drawn, first = {}, 0
+    counts = {name: rows * columns for name, (rows, columns) in shapes.items()}
+    stream = _primitives.draw(seed, 1.0, sum(counts.values()))
+    for name, shape in shapes.items():
+        part = stream[first : first + counts[name]] * np.sqrt(6 / sum(shape))
+        drawn[name] = plain.frozen(part.reshape(shape).astype(dtype))
+        first += counts[name]
+    return drawn
 
 
 # The types of the guide ----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Layers of transformers with their weights: projections, attention, feed-forward networks, and the blocks made of them.
+"""Layers of transformers with their weights: norms, attention between projections, and the blocks made of them.
 
 Weights multiply from the right, ``x @ w`` with w (in, out). Layers are called with ``x (..., L, width)`` and hold no state.
 """
@@ -9,10 +9,7 @@ import numpy as np
 
 import ruvector
 from ruvector import _coerce, _options
-from ruvector._random import seed_of
-from ruvector.sdk import plain
-
-_NAMES = ("gelu", "gelu_tanh", "relu", "silu")
+from ruvector.sdk.attention import _projected
 
 
 def _matrix(value, name, rows=None, columns=None):
@@ -40,14 +37,6 @@ def _input(x, name, width, axes=1):
     return x
 
 
-def _affine(x, weight, bias):
-    """x @ weight + bias as one product over all leading axes."""
-    y = _coerce.matmul(x.reshape(-1, x.shape[-1]), weight)
-    if bias is not None:
-        y += bias
-    return y.reshape(*x.shape[:-1], weight.shape[1])
-
-
 class LayerNorm:
     """`ruvector.layer_norm` with its weights.
 
@@ -59,7 +48,7 @@ class LayerNorm:
     Examples
     --------
     >>> import numpy as np
-    >>> from ruvector.sdk.layers import LayerNorm
+    >>> from ruvector.sdk import LayerNorm
     >>> LayerNorm(np.ones(4), np.zeros(4))([1.0, 2.0, 3.0, 4.0]).round(4)
     array([-1.3416, -0.4472,  0.4472,  1.3416])
     """
@@ -91,7 +80,7 @@ class RMSNorm:
     Examples
     --------
     >>> import numpy as np
-    >>> from ruvector.sdk.layers import RMSNorm
+    >>> from ruvector.sdk import RMSNorm
     >>> RMSNorm(np.ones(4))([1.0, 2.0, 3.0, 4.0]).round(4)
     array([0.3651, 0.7303, 1.0954, 1.4606])
     """
@@ -109,130 +98,6 @@ class RMSNorm:
 
     def __repr__(self):
         return f"RMSNorm({len(self.weight)}, eps={self.eps:g})"
-
-
-class FeedForward:
-    """Position-wise network ``f(x @ w_up + b_up) @ w_down + b_down``, or gated, ``(f(x @ w_gate) * (x @ w_up)) @ w_down``.
-
-    Parameters
-    ----------
-    w_up : array_like, shape (width, hidden)
-    w_down : array_like, shape (hidden, out_width)
-    b_up, b_down : array_like, shapes (hidden,) and (out_width,), optional
-    w_gate : array_like, shape (width, hidden), optional
-        With "silu" this is SwiGLU, with "gelu" GEGLU (Shazeer 2020, arXiv:2002.05202).
-    activation : {"gelu", "gelu_tanh", "relu", "silu"}, default "gelu"
-    dropout : float, default 0.0
-        Share of hidden numbers dropped in training.
-
-    Raises
-    ------
-    TypeError
-        For a dtype that is not real.
-    ValueError
-        For shapes that do not fit and an activation that is not known.
-
-    Notes
-    -----
-    O(tokens * hidden * (width + out_width)) operations, nearly all of them NumPy's matrix products; 16-bit types are computed in
-    float32.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from ruvector.sdk.layers import FeedForward
-    >>> FeedForward([[1.0, -1.0]], [[1.0], [1.0]], activation="relu")([[3.0]])
-    array([[3.]])
-    """
-
-    def __init__(self, w_up, w_down, *, b_up=None, b_down=None, w_gate=None, activation="gelu", dropout=0.0):
-        self.w_up = _matrix(w_up, "w_up")
-        width, hidden = self.w_up.shape
-        self.w_down = _matrix(w_down, "w_down", hidden)
-        self.b_up = _vector(b_up, "b_up", hidden)
-        self.b_down = _vector(b_down, "b_down", self.w_down.shape[1])
-        self.w_gate = None if w_gate is None else _matrix(w_gate, "w_gate", width, hidden)
-        self.activation = _activation(activation)
-        self.dropout = _options.probability(dropout, "dropout")
-
-    @classmethod
-    def init(cls, dim, hidden=None, *, activation="gelu", gated=False, dropout=0.0, rng=None, dtype="float32"):
-        """A network whose weights are drawn as `AttentionBuilder.init` draws them; without biases.
-
-        Parameters
-        ----------
-        dim : int
-        hidden : int, optional
-            ``4 * dim`` when None, with a gate ``8 * dim // 3``: as many weights.
-        activation : {"gelu", "gelu_tanh", "relu", "silu"}, default "gelu"
-        gated : bool, default False
-            Whether there is a `w_gate`; with "silu" the network is SwiGLU.
-        dropout : float, default 0.0
-        rng : numpy.random.Generator or seed, optional
-            None: one fixed seed.
-        dtype : dtype, default "float32"
-
-        Returns
-        -------
-        FeedForward
-
-        Raises
-        ------
-        TypeError, ValueError
-            For an option of the wrong type or out of its range.
-
-        Examples
-        --------
-        >>> from ruvector import sdk
-        >>> sdk.FeedForward.init(512, activation="silu", gated=True)
-        FeedForward(512, 1365, 512, activation='silu', gated)
-        """
-        dim, gated, activation = plain.count(dim, "dim"), _options.flag(gated, "gated"), _activation(activation)
-        hidden = max(1, 8 * dim // 3 if gated else 4 * dim) if hidden is None else plain.count(hidden, "hidden")
-        shapes = {"w_up": (dim, hidden), "w_down": (hidden, dim)} | ({"w_gate": (dim, hidden)} if gated else {})
-        # another stream than that of the projections of attention beside it
-        arrays = plain.drawn(seed_of(rng, plain.INIT_SEED + 1), plain.floating(dtype), shapes)
-        return cls(**arrays, activation=activation, dropout=dropout)
-
-    def __call__(self, x, training=False, rng=None):
-        """The network on vectors x (..., width); dropout, which needs an `rng`, in training alone."""
-        x = _input(x, "x", self.w_up.shape[0])
-        weights = self.w_up, self.w_down, self.w_gate, self.b_up, self.b_down
-        dtype = _coerce._promote([x, *(w for w in weights if w is not None)])
-        work = _coerce.computed_in(dtype)
-        w_up, w_down, w_gate, b_up, b_down = (None if w is None else w.astype(work, copy=False) for w in weights)
-        x = x.astype(work, copy=False)
-        hidden = _affine(x, w_up, b_up)
-        if w_gate is None:
-            hidden = _activate(hidden, self.activation)
-        elif self.activation == "silu":
-            hidden = ruvector.swiglu(_affine(x, w_gate, None), hidden, out=hidden)
-        else:
-            hidden *= _activate(_affine(x, w_gate, None), self.activation)
-        if training:
-            hidden = plain.dropped(hidden, self.dropout, rng)
-        with np.errstate(over="ignore"):
-            return _affine(hidden, w_down, b_down).astype(dtype, copy=False)
-
-    def __repr__(self):
-        (width, hidden), out = self.w_up.shape, self.w_down.shape[1]
-        gate = "" if self.w_gate is None else ", gated"
-        dropout = f", dropout={self.dropout:g}" if self.dropout else ""
-        return f"FeedForward({width}, {hidden}, {out}, activation={self.activation!r}{gate}{dropout})"
-
-
-def _activation(name):
-    if not isinstance(name, str) or name not in _NAMES:
-        raise ValueError(f"activation must be one of {', '.join(map(repr, _NAMES))}, got {name!r}")
-    return name
-
-
-def _activate(x, name):
-    if name == "relu":
-        return np.maximum(x, 0, out=x)
-    if name == "silu":
-        return ruvector.silu(x, out=x)
-    return ruvector.gelu(x, approximate="tanh" if name == "gelu_tanh" else "none", out=x)
 
 
 class MultiHeadAttention:
@@ -266,7 +131,7 @@ class MultiHeadAttention:
     Examples
     --------
     >>> import numpy as np
-    >>> from ruvector.sdk.layers import MultiHeadAttention
+    >>> from ruvector.sdk import MultiHeadAttention
     >>> eye = np.eye(4)
     >>> MultiHeadAttention(eye, eye, eye, eye, num_heads=2)(np.ones((3, 4)))[0]
     array([1., 1., 1., 1.])
@@ -348,12 +213,12 @@ class MultiHeadAttention:
         if memory is None:
             if self.width != self.memory_width:
                 raise ValueError(f"memory is needed: keys are projected from width {self.memory_width}")
-            joined = _affine(x, self._joined, self._bias)
+            joined = _projected(x, self._joined, self._bias)
             q, k, v = (joined[..., a:b] for a, b in zip(self._cuts, self._cuts[1:]))
         else:
             memory = _input(memory, "memory", self.memory_width, 2)
             biases = [None if self._bias is None else self._bias[a:b] for a, b in zip(self._cuts, self._cuts[1:])]
-            q, k, v = (_affine(y, w, b) for y, w, b in zip((x, memory, memory), self._weights, biases))
+            q, k, v = (_projected(y, w, b) for y, w, b in zip((x, memory, memory), self._weights, biases))
         q = self._split(q, self.num_heads)
         k, v = self._split(k, self.num_kv_heads), self._split(v, self.num_kv_heads)
         if cache is None:
@@ -369,7 +234,7 @@ class MultiHeadAttention:
                 raise ValueError("cache is for causal self-attention without a mask")
             cache.append(k, v)
             context = np.swapaxes(cache.attend(q), -2, -3)
-        return _affine(context.reshape(*context.shape[:-2], -1), self.w_o, self.b_o)
+        return _projected(context.reshape(*context.shape[:-2], -1), self.w_o, self.b_o)
 
     def _shifted(self, q, k):
         if self.causal and k.shape[-2] < q.shape[-2]:
@@ -410,7 +275,7 @@ class TransformerLayer:
     Examples
     --------
     >>> import numpy as np
-    >>> from ruvector.sdk.layers import FeedForward, LayerNorm, MultiHeadAttention, TransformerLayer
+    >>> from ruvector.sdk import FeedForward, LayerNorm, MultiHeadAttention, TransformerLayer
     >>> eye, norm = np.eye(4), LayerNorm(np.ones(4))
     >>> attention = MultiHeadAttention(eye, eye, eye, eye, num_heads=2)
     >>> TransformerLayer(attention, FeedForward(eye, eye), norm, norm)(np.eye(4)[:2]).shape

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 import ruvector
 from ruvector import _coerce, _options
-from ruvector.sdk.layers import FeedForward, LayerNorm, MultiHeadAttention, TransformerLayer
+from ruvector.sdk.layers import LayerNorm, MultiHeadAttention, TransformerLayer
+from ruvector.sdk.stages import FeedForward
 
 _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
 }
 
 
@@ -336,7 +335,7 @@ class Decoder:
         return f"{type(self).__name__}({sizes})"
 
 
-def load(path) -> Any:
+def load(path):
     """A published model from its folder: ``config.json`` and ``model.safetensors`` (or the path of another safetensors file).
 
     Parameters
@@ -363,6 +362,15 @@ def load(path) -> Any:
     Notes
     -----
     A forward pass is 2 operations a parameter and token, nearly all of them NumPy's matrix products.
+
+    Examples
+    --------
+    >>> from ruvector import sdk
+    >>> model = sdk.load("all-MiniLM-L6-v2")  # doctest: +SKIP
+    >>> model  # doctest: +SKIP
+    Encoder(width=384, layers=6, num_heads=12, max_tokens=512)
+    >>> model([101, 7592, 102]).shape  # doctest: +SKIP
+    (3, 384)
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path

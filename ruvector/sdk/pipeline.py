@@ -8,8 +8,7 @@ from ruvector import _coerce
 from ruvector._options import flag
 from ruvector._registry import CompiledAttention, ComposedAttention
 from ruvector.sdk.attention import Attention
-from ruvector.sdk.layers import FeedForward
-from ruvector.sdk.stages import BatchNorm, Dropout, Norm, NormType, norm_stage
+from ruvector.sdk.stages import BatchNorm, Dropout, FeedForward, Norm, NormType, norm_stage
 
 
 class _Attend:
@@ -386,7 +385,7 @@ def prenorm_transformer_block(attention, dropout=0.1, *, feed_forward=None, norm
     Examples
     --------
     >>> from ruvector import sdk
-    >>> feed_forward = sdk.FeedForward.init(512, activation="silu", gated=True)
+    >>> feed_forward = sdk.FeedForward.init(512, activation="swiglu")
     >>> sdk.prenorm_transformer_block(sdk.multi_head(512, 8).build(), 0.0, feed_forward=feed_forward, norm=sdk.NormType.RMSNorm)
     AttentionPipeline(
       0: RMSNorm(eps=1e-06)
@@ -394,7 +393,7 @@ def prenorm_transformer_block(attention, dropout=0.1, *, feed_forward=None, norm
       2: dropout(0)
       3: residual, adds the input of 0
       4: RMSNorm(eps=1e-06)
-      5: FeedForward(512, 1365, 512, activation='silu', gated)
+      5: feed_forward(512 -> 1365 -> 512, swiglu)
       6: dropout(0)
       7: residual, adds the input of 4
     )

@@ -5,8 +5,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ruvector.sdk.attention import Attention
-from ruvector.sdk.layers import FeedForward
-from ruvector.sdk.stages import NormType
+from ruvector.sdk.stages import FeedForward, NormType
 
 _Rng = np.random.Generator | int | None
 

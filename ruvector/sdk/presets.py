@@ -7,8 +7,7 @@ import re
 from enum import Enum
 from types import MappingProxyType
 
-from ruvector._options import flag
-from ruvector.sdk import plain
+from ruvector._options import flag, number
 from ruvector.sdk.builder import AttentionBuilder, flash, hyperbolic, linear, local_global, moe
 
 # Heads of the models are this wide, those of Llama's family twice.
@@ -323,26 +322,33 @@ def from_model_name(name, dim=None):
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got {name!r}")
-    known = _plain_name(name)
-    if known in _SIZES:
-        family, width, heads = _SIZES[known]
+    plain = _plain_name(name)
+    if plain in _SIZES:
+        family, width, heads = _SIZES[plain]
         return _FAMILIES[family](width if dim is None else dim).head_dim(None).num_heads(heads)
-    if known in _GROUPED:
-        make, width, heads, kv_heads, options = _GROUPED[known]
+    if plain in _GROUPED:
+        make, width, heads, kv_heads, options = _GROUPED[plain]
         return make(width if dim is None else dim, heads, kv_heads, **options)
-    if known in _EXPERTS:
-        family, width, experts = _EXPERTS[known]
+    if plain in _EXPERTS:
+        family, width, experts = _EXPERTS[plain]
         return _FAMILIES[family](width if dim is None else dim).moe(num_experts=experts, top_k=2)
-    if known not in _FAMILIES:
-        close = difflib.get_close_matches(known, _KNOWN, n=1)
+    if plain not in _FAMILIES:
+        close = difflib.get_close_matches(plain, _KNOWN, n=1)
         hint = f". Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"Unknown model: {name!r}. Available: {', '.join(_KNOWN)}{hint}")
     if dim is None:
         raise ValueError(f"dim must be given with {name!r}, a family of models of several widths")
-    return _FAMILIES[known](dim)
+    return _FAMILIES[plain](dim)
 
 
 # By the size of the task ---------------------------------------------------------------------------------------------
+
+
+def _size(value, name):
+    value = number(value, name, whole=True)
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
 
 
 def for_sequences(dim, max_len):
@@ -369,7 +375,7 @@ def for_sequences(dim, max_len):
     >>> [sdk.for_sequences(512, n).name for n in (512, 4096, 8192)]
     ['multi_head', 'longformer', 'performer']
     """
-    max_len = plain.count(max_len, "max_len")
+    max_len = _size(max_len, "max_len")
     if max_len <= 512:
         return _bert(dim)
     return _longformer(dim) if max_len <= 4096 else _performer(dim)
@@ -448,7 +454,7 @@ def for_vision(dim, patch_size, image_size=224):
     >>> sdk.for_vision(768, 16).build()
     <Attention multi_head(dim=768, num_heads=12)>
     """
-    patch_size, image_size = plain.count(patch_size, "patch_size"), plain.count(image_size, "image_size")
+    patch_size, image_size = _size(patch_size, "patch_size"), _size(image_size, "image_size")
     if image_size % patch_size:
         raise ValueError(f"patch_size {patch_size} must divide image_size {image_size}")
     return _vit(dim)
@@ -478,7 +484,7 @@ def for_generation(dim, context_len):
     >>> [sdk.for_generation(768, n).name for n in (2048, 2049)]
     ['multi_head', 'flash_v2']
     """
-    return _gpt(dim) if plain.count(context_len, "context_len") <= 2048 else _flash(dim).causal()
+    return _gpt(dim) if _size(context_len, "context_len") <= 2048 else _flash(dim).causal()
 
 
 def for_moe(dim, num_experts, top_k):

@@ -1,4 +1,4 @@
-"""What stands beside attention in a pipeline: normalisations and dropout."""
+"""What stands beside attention in a pipeline: normalisations, dropout and feed-forward layers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from enum import Enum
 import numpy as np
 
 from ruvector import _coerce
-from ruvector._layers import layer_norm, rms_norm
-from ruvector._options import number, probability
-from ruvector.sdk import plain
+from ruvector._layers import gelu, layer_norm, rms_norm, swiglu
+from ruvector._options import number, one_of, probability
+from ruvector._random import seed_of
+from ruvector.sdk import config as plain
+from ruvector.sdk.attention import _projected
+from ruvector.sdk.builder import _INIT_SEED, _count, _drawn
 
 
 class NormType(Enum):
@@ -159,6 +162,16 @@ def norm_stage(norm, weight=None, bias=None, eps=None, momentum=None, running_me
     return Norm(norm, weight, bias, eps)
 
 
+def dropped(x, p, rng):
+    """x with a share p of its elements 0, the others scaled."""
+    if not p:
+        return x
+    kept = _coerce.explicit_generator(rng, "dropout").random(x.shape) >= p
+    work = x.astype(_coerce.computed_in(x.dtype), copy=False)
+    with np.errstate(all="ignore"):
+        return np.where(kept, work * work.dtype.type(1 / (1 - p)), work.dtype.type(0)).astype(x.dtype, copy=False)
+
+
 class Dropout:
     """Dropout as a stage: nothing but in training."""
 
@@ -166,7 +179,139 @@ class Dropout:
         self.p = probability(p, "p")
 
     def __call__(self, x, training, rng):
-        return plain.dropped(x, self.p, rng) if training else x
+        return dropped(x, self.p, rng) if training else x
 
     def __repr__(self):
         return f"dropout({self.p:g})"
+
+
+_ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "swiglu")
+
+
+class FeedForward:
+    """Two layers over each vector: ``gelu(x @ w_up + b_up) @ w_down + b_down``, or with a gate, SwiGLU's three.
+
+    Parameters
+    ----------
+    w_up : array_like, shape (dim, hidden)
+    w_down : array_like, shape (hidden, out)
+    b_up, b_down : array_like, shape (hidden,) and (out,), optional
+    w_gate : array_like, shape (dim, hidden)
+        With "swiglu" alone: ``(silu(x @ w_gate + b_gate) * (x @ w_up + b_up)) @ w_down + b_down``.
+    b_gate : array_like, shape (hidden,), optional
+    activation : {"gelu", "gelu_tanh", "relu", "swiglu"}, default "gelu"
+    dropout : float, default 0.0
+        Share of hidden numbers dropped in training.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not real.
+    ValueError
+        For shapes that do not fit, a gate without "swiglu" or the other way round.
+
+    Notes
+    -----
+    ``4 dim hidden`` operations a vector, 6 with a gate, NumPy's matmul. From Vaswani et al. 2017, arXiv:1706.03762, and
+    Shazeer 2020, GLU Variants Improve Transformer, arXiv:2002.05202.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ruvector import sdk
+    >>> sdk.FeedForward(np.eye(2), np.ones((2, 1)))([1.0, -1.0]).round(4)
+    array([0.6827])
+    """
+
+    def __init__(
+        self,
+        w_up,
+        w_down,
+        *,
+        b_up=None,
+        b_down=None,
+        w_gate=None,
+        b_gate=None,
+        activation="gelu",
+        dropout=0.0,
+    ):
+        self.activation = one_of(activation, "activation", _ACTIVATIONS)
+        self.dropout = probability(dropout, "dropout")
+        if (activation == "swiglu") != (w_gate is not None) or (b_gate is not None and w_gate is None):
+            raise ValueError(f"w_gate goes with the activation 'swiglu', and that with w_gate; got {activation!r}")
+        arrays = {"w_up": w_up, "w_down": w_down, "w_gate": w_gate, "b_up": b_up, "b_down": b_down, "b_gate": b_gate}
+        arrays = {k: plain.frozen(_coerce.array(v, k)) for k, v in arrays.items() if v is not None}
+        up, down = arrays.get("w_up"), arrays.get("w_down")
+        for name, weight in (("w_up", up), ("w_down", down)):
+            if weight is None or weight.ndim != 2 or 0 in weight.shape:
+                raise ValueError(f"{name} must have shape (in, out), got {None if weight is None else weight.shape}")
+        hidden = up.shape[1]
+        wanted = {"w_down": (hidden, down.shape[1]), "w_gate": up.shape, "b_up": (hidden,), "b_gate": (hidden,)}
+        wanted["b_down"] = (down.shape[1],)
+        for name, shape in wanted.items():
+            if name in arrays and arrays[name].shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {arrays[name].shape}")
+        self.weights = arrays
+
+    @classmethod
+    def init(cls, dim, hidden=None, *, activation="gelu", dropout=0.0, rng=None, dtype="float32"):
+        """A layer whose weights are drawn as `AttentionBuilder.init` draws them; without biases.
+
+        Parameters
+        ----------
+        dim : int
+        hidden : int, optional
+            ``4 * dim`` when None, with a gate ``8 * dim // 3``: as many weights.
+        activation : {"gelu", "gelu_tanh", "relu", "swiglu"}, default "gelu"
+        dropout : float, default 0.0
+        rng : numpy.random.Generator or seed, optional
+            None: one fixed seed.
+        dtype : dtype, default "float32"
+
+        Returns
+        -------
+        FeedForward
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an option of the wrong type or out of its range.
+
+        Examples
+        --------
+        >>> from ruvector import sdk
+        >>> sdk.FeedForward.init(512, activation="swiglu")
+        feed_forward(512 -> 1365 -> 512, swiglu)
+        """
+        dim, gated = _count(dim, "dim"), one_of(activation, "activation", _ACTIVATIONS) == "swiglu"
+        hidden = max(1, 8 * dim // 3 if gated else 4 * dim) if hidden is None else _count(hidden, "hidden")
+        if not _coerce.is_floating(np.dtype(dtype)):
+            raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {dtype!r}")
+        shapes = {"w_up": (dim, hidden), "w_down": (hidden, dim)} | ({"w_gate": (dim, hidden)} if gated else {})
+        # another stream than that of the projections of attention beside it
+        arrays = _drawn(seed_of(rng, _INIT_SEED + 1), np.dtype(dtype), shapes)
+        return cls(**arrays, activation=activation, dropout=dropout)
+
+    def __call__(self, x, training=False, rng=None):
+        """The layer on vectors x (..., dim)."""
+        x, w = _coerce.array(x, "x"), self.weights
+        if x.ndim < 1 or x.shape[-1] != len(w["w_up"]):
+            raise ValueError(f"the input of a feed-forward layer must be {len(w['w_up'])} wide, got shape {x.shape}")
+        dtype = _coerce._promote((x, *w.values()))
+        x = x.astype(_coerce.computed_in(dtype), copy=False)
+        hidden = _projected(x, w["w_up"], w.get("b_up"))
+        if self.activation == "swiglu":
+            hidden = swiglu(_projected(x, w["w_gate"], w.get("b_gate")), hidden, out=hidden)
+        elif self.activation == "relu":
+            hidden = np.maximum(hidden, 0, out=hidden)
+        else:
+            hidden = gelu(hidden, approximate="tanh" if self.activation == "gelu_tanh" else "none", out=hidden)
+        if training:
+            hidden = dropped(hidden, self.dropout, rng)
+        with np.errstate(over="ignore"):
+            return _projected(hidden, w["w_down"], w.get("b_down")).astype(dtype, copy=False)
+
+    def __repr__(self):
+        up, down = self.weights["w_up"], self.weights["w_down"]
+        dropout = f", dropout={self.dropout:g}" if self.dropout else ""
+        return f"feed_forward({up.shape[0]} -> {up.shape[1]} -> {down.shape[1]}, {self.activation}{dropout})"

@@ -305,6 +305,39 @@ static void primitives(const char *isa, rv_dtype dtype, int64_t n, int at_end)
         ok(rv_entmax_run(&e));
         same(y, plain, bytes);
     }
+    rv_dtype own = dtype == RV_F64 ? RV_F64 : RV_F32;
+    size_t own_bytes = (size_t)n * rv_dtype_size(own);
+    char *weight = guarded(2, own_bytes, at_end), *bias = guarded(3, own_bytes, at_end), *plain_own = malloc(2 * own_bytes);
+    fill(own, weight, (size_t)n);
+    fill(own, bias, (size_t)n);
+    memcpy(plain_own, weight, own_bytes);
+    memcpy(plain_own + own_bytes, bias, own_bytes);
+    for (int way = 0; way < 4; way++) {
+        rv_norm_args a = {.dtype = dtype, .x = x, .y = y, .rows = 1, .n = n, .centre = way < 3, .eps = 1e-5, .threads = 1};
+        a.weight = way & 1 ? weight : NULL;
+        a.bias = way & 2 ? bias : NULL;
+        ok(rv_norm_run(&a));
+        a.x = memcpy(plain, x, bytes);
+        a.y = plain;
+        a.weight = way & 1 ? plain_own : NULL;
+        a.bias = way & 2 ? plain_own + own_bytes : NULL;
+        ok(rv_norm_run(&a));
+        same(y, plain, bytes);
+    }
+    free(plain_own);
+    void *up = guarded(4, bytes, at_end);
+    fill(dtype, up, (size_t)n);
+    for (int f = RV_GELU; f <= RV_SILU; f++)
+        for (int gated = 0; gated < 2; gated++) {
+            rv_activation_args a = {.dtype = dtype, .f = (rv_activation)f, .x = x, .y = y, .rows = 1, .n = n, .threads = 1};
+            a.up = gated ? up : NULL;
+            ok(rv_activation_run(&a));
+            a.x = memcpy(plain, x, bytes);
+            a.up = gated ? memcpy((char *)plain + bytes, up, bytes) : NULL;
+            a.y = plain;
+            ok(rv_activation_run(&a));
+            same(y, plain, bytes);
+        }
     int64_t counts[] = {1, 3, 4, 5};
     for (int i = 0; i < 4; i++) {
         size_t rows = (size_t)counts[i];

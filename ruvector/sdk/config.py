@@ -1,4 +1,4 @@
-"""What the SDK's parts share: configurations as plain Python values, which are read to the same bits, drawn weights, dropout."""
+"""Configurations as plain Python values and JSON: what is written is read to the same bits, or refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ruvector import _coerce, _primitives
-from ruvector._options import number
 from ruvector._rotary import RopeScaling
-
-# Of weights that nobody gave.
-INIT_SEED = 42
 
 
 def encoded(value, name):
@@ -106,40 +101,3 @@ def key_of(value):
     if isinstance(value, Mapping):
         return frozenset((k, key_of(v)) for k, v in value.items())
     return value
-
-
-def count(value, name):
-    """An integer of at least 1."""
-    value = number(value, name, whole=True)
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return value
-
-
-def floating(dtype):
-    """A dtype that weights may have."""
-    if not _coerce.is_floating(np.dtype(dtype)):
-        raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {dtype!r}")
-    return np.dtype(dtype)
-
-
-def drawn(seed, dtype, shapes):
-    """Glorot's uniform numbers for each shape, one stream for all."""
-    found, first = {}, 0
-    counts = {name: rows * columns for name, (rows, columns) in shapes.items()}
-    stream = _primitives.draw(seed, 1.0, sum(counts.values()))
-    for name, shape in shapes.items():
-        part = stream[first : first + counts[name]] * np.sqrt(6 / sum(shape))
-        found[name] = frozen(part.reshape(shape).astype(dtype))
-        first += counts[name]
-    return found
-
-
-def dropped(x, p, rng):
-    """x with a share p of its elements 0, the others scaled."""
-    if not p:
-        return x
-    kept = _coerce.explicit_generator(rng, "dropout").random(x.shape) >= p
-    work = x.astype(_coerce.computed_in(x.dtype), copy=False)
-    with np.errstate(all="ignore"):
-        return np.where(kept, work * work.dtype.type(1 / (1 - p)), work.dtype.type(0)).astype(x.dtype, copy=False)
