@@ -23,6 +23,7 @@ from ruvector.bench.problems import (
     Gating,
     Linear,
     Matvec,
+    Rowwise,
     Softmax,
     Sparse,
     Window,
@@ -190,6 +191,17 @@ class Adapter(Peer):
     def blocks(self, problem: Blocks) -> dict[str, Call]:
         layout, block = tensor(problem.layout), problem.block
         return {**self._masked(problem), **flex(problem, lambda b, h, i, j: layout[i // block, j // block])}
+
+    def rowwise(self, problem: Rowwise) -> dict[str, Call]:
+        x, w, b = tensor(problem.x), tensor(problem.weight), tensor(problem.bias)
+        functional, size = torch.nn.functional, (problem.terms,)
+        call = {
+            "layer_norm": lambda: functional.layer_norm(x, size, w, b),
+            "rms_norm": lambda: functional.rms_norm(x, size, w, 1e-6),
+            "gelu": lambda: functional.gelu(x),
+            "silu": lambda: functional.silu(x),
+        }[problem.group]
+        return {"torch": Call(call, array)}
 
     def softmax(self, problem: Softmax) -> dict[str, Call]:
         return {"torch": Call(partial(torch.softmax, tensor(problem.x), -1), array)}
