@@ -148,7 +148,7 @@ def test_swiglu_is_silu_times_up(isa, dtype_name, dtype):
     for n in (1, 7, 16, 17, 33, 100):
         gate, up = (normal((3, n), np.float64, role).astype(dtype) for role in ("gate", "up"))
         exact = oracle.silu(gate) * up.astype(np.longdouble)
-        reference.within(ruvector.swiglu(gate, up), exact, oracle.activation_bound(exact, 4.6, dtype))
+        reference.within(ruvector.swiglu(gate, up), exact, oracle.activation_bound(exact, 7.2, dtype))
     both = normal((5, 66), np.float64, "both").astype(dtype)
     halves = ruvector.swiglu(both[:, :33], both[:, 33:])
     assert same_bits(halves, ruvector.swiglu(both[:, :33].copy(), both[:, 33:].copy()))

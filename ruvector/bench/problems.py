@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
@@ -467,6 +468,40 @@ class Graph(Problem):
         return out.reshape(len(self.x), -1)[self.rows]
 
 
+class Rowwise(Problem):
+    """A normalisation or an activation, by the row's group, of normal numbers."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row)
+        self.group = row.group
+        self.x = self.normal(row.sizes["rows"], row.sizes["columns"], scale=2.0)
+        self.weight, self.bias = self.normal(1, row.sizes["columns"])[0], self.normal(1, row.sizes["columns"])[0]
+        self.terms = row.sizes["columns"]
+        self.rows = np.unique(self.rng.integers(0, len(self.x), SAMPLES))
+
+    def ours(self) -> Call:
+        more = {"layer_norm": (self.weight, self.bias), "rms_norm": (self.weight,)}.get(self.group, ())
+        return Call(partial(getattr(ruvector, self.group), self.x, *more), precision="bounded")
+
+    def truth(self) -> exact.Exact:
+        x, w = exact.wide(self.x[self.rows]), exact.wide(self.weight)
+        if self.group == "layer_norm":
+            d = x - x.mean(-1, keepdims=True)
+            core = d / np.sqrt((d * d).mean(-1, keepdims=True) + 1e-5) * w
+            y, units = core + exact.wide(self.bias), 6 * np.abs(core)
+        elif self.group == "rms_norm":
+            y, units = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * w, 0.0
+        elif self.group == "gelu":
+            y, units = x * np.vectorize(math.erfc)(-x / math.sqrt(2)) / 2, 0.0
+        else:
+            y, units = x / (1 + np.exp(-x)), 0.0
+        bound = exact.unit(self.dtype) * (units + 10 * np.abs(y)) + exact.smallest(self.dtype)
+        return exact.Exact(y, bound, 0.0, np.abs(x) + np.abs(y))
+
+    def sample(self, out: Array) -> Array:
+        return out.reshape(self.x.shape)[self.rows]
+
+
 class Gating(Problem):
     """The two largest logits of every token, in order, and their softmax."""
 
@@ -553,6 +588,7 @@ KINDS: dict[str, type[Problem]] = {
     "graph": Graph,
     "gating": Gating,
     "search": Search,
+    "rowwise": Rowwise,
 }
 
 

@@ -20,6 +20,7 @@ GATING_PEERS = ("numpy", "torch", "onnxruntime")
 SEARCH_PEERS = ("numpy", "torch", "faiss")
 SPARSE_PEERS = ("torch",)
 HYPERBOLOID_PEERS = ("numpy", "geoopt", "numba")
+ROWWISE_PEERS = ("numpy", "torch")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Row:
     def series(self) -> tuple[str, float]:
         """The curve that the row is a point of, and where on it."""
         s = self.sizes
-        if self.kind in ("softmax", "graph", "gating"):
+        if self.kind in ("softmax", "graph", "gating", "rowwise"):
             return f"{self.group} {SHORT[self.dtype]}", float(math.prod(s.values()))
         grouped = f" {s['heads']}/{s['key_heads']} heads" if s.get("heads", 1) != s.get("key_heads", 1) else ""
         if self.options.get("causal") and self.kind == "linear":
@@ -440,6 +441,21 @@ def _searches() -> Iterable[Row]:
         )
 
 
+def _rowwise() -> Iterable[Row]:
+    """What stands between the products of a network."""
+    for group in ("layer_norm", "rms_norm", "gelu", "silu"):
+        for rows, columns in ((128, 384), (4096, 768)):
+            yield Row(
+                name=f"{group}-f32-{rows}x{columns}",
+                group=group,
+                kind="rowwise",
+                sizes={"rows": rows, "columns": columns},
+                peers=ROWWISE_PEERS,
+                needs=group,
+                work=(0.0, 8.0 * rows * columns),
+            )
+
+
 ROWS: tuple[Row, ...] = (
     *_dense(),
     *_decode(),
@@ -455,6 +471,7 @@ ROWS: tuple[Row, ...] = (
     *_graphs(),
     *_gating(),
     *_searches(),
+    *_rowwise(),
 )
 
 # What was tried where rows of a group fall short of their goals, and what bounds them (AMD Zen 5, one thread unless said).

@@ -26,6 +26,7 @@ from ruvector.bench.problems import (
     Matvec,
     Patterned,
     Problem,
+    Rowwise,
     Search,
     Softmax,
     Unsupported,
@@ -115,6 +116,10 @@ class Peer(ABC):
 
     def graph(self, problem: Graph) -> dict[str, Call]:
         """A layer of graph attention on a list of edges."""
+        raise Unsupported("not one of its functions")
+
+    def rowwise(self, problem: Rowwise) -> dict[str, Call]:
+        """A normalisation or an activation."""
         raise Unsupported("not one of its functions")
 
     def gating(self, problem: Gating) -> dict[str, Call]:

@@ -22,6 +22,7 @@ from ruvector.bench.problems import (
     Hyperboloid,
     Linear,
     Matvec,
+    Rowwise,
     Search,
     Softmax,
     Unsupported,
@@ -170,6 +171,24 @@ class Adapter(Peer):
             return attend(problem.query, keys[:, :, :at], values[:, :, :at])
 
         return {"numpy": Call(step, before=start, limit=problem.ROOM)}
+
+    def rowwise(self, problem: Rowwise) -> dict[str, Call]:
+        x, w, b = problem.x, problem.weight, problem.bias
+
+        def layer_norm() -> Array:
+            d = x - x.mean(-1, keepdims=True)
+            return d / np.sqrt((d * d).mean(-1, keepdims=True) + np.float32(1e-5)) * w + b
+
+        def rms_norm() -> Array:
+            return x / np.sqrt((x * x).mean(-1, keepdims=True) + np.float32(1e-6)) * w
+
+        def silu() -> Array:
+            return x / (1 + np.exp(-x))
+
+        calls = {"layer_norm": layer_norm, "rms_norm": rms_norm, "silu": silu}
+        if problem.group not in calls:
+            raise Unsupported("it has no error function")
+        return {"numpy": Call(calls[problem.group])}
 
     def softmax(self, problem: Softmax) -> dict[str, Call]:
         return {"numpy": Call(partial(_softmax, problem.x))}

@@ -24,6 +24,7 @@ from ruvector.bench.problems import (
     Linear,
     Matvec,
     Patterned,
+    Rowwise,
     Search,
     Softmax,
     Sparse,
@@ -196,6 +197,17 @@ class Adapter(Peer):
     def pattern(self, problem: Patterned) -> dict[str, Call]:
         seen = tensor(problem.mask())
         return {**self._masked(problem), **flex(problem, lambda b, h, i, j: seen[i, j])}
+
+    def rowwise(self, problem: Rowwise) -> dict[str, Call]:
+        x, w, b = tensor(problem.x), tensor(problem.weight), tensor(problem.bias)
+        functional, size = torch.nn.functional, (problem.terms,)
+        call = {
+            "layer_norm": lambda: functional.layer_norm(x, size, w, b),
+            "rms_norm": lambda: functional.rms_norm(x, size, w, 1e-6),
+            "gelu": lambda: functional.gelu(x),
+            "silu": lambda: functional.silu(x),
+        }[problem.group]
+        return {"torch": Call(call, array)}
 
     def softmax(self, problem: Softmax) -> dict[str, Call]:
         return {"torch": Call(partial(torch.softmax, tensor(problem.x), -1), array)}
