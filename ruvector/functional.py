@@ -431,7 +431,8 @@ def attention_scores(query, keys, attention_type="scaled_dot", *, mask=None, **p
     Returns
     -------
     ndarray, shape (..., L, S), or (S,) for a single query
-        Rows sum to 1; the mean over heads for types with heads. A row that sees no key is 0.
+        Rows sum to 1, but for `sigmoid`, and `talking_heads` with `w_weights`; the mean over heads for types with heads. A row that
+        sees no key is 0.
 
     Raises
     ------
