@@ -8,7 +8,9 @@ the arguments' elements.
 from __future__ import annotations
 
 import decimal
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,9 +108,18 @@ class _Rows:
     def __init__(self, array, name, keep):
         if keep is not None:
             array = array.filter(keep)
-        self.name, self.vectors = name, _vectors(array, name)
+        self.name, self.array = name, array
+
+    @functools.cached_property
+    def vectors(self):
+        return _vectors(self.array, self.name)
 
     def all(self):
+        array = self.array
+        if pa.types.is_fixed_size_list(array.type) and pa.types.is_floating(array.type.value_type):
+            values, width = array.values, array.type.list_size
+            if not values.null_count:
+                return values.to_numpy()[array.offset * width :][: len(array) * width].reshape(-1, width)
         return self.vectors.dense(0, len(self.vectors.starts))
 
     def row(self, i):
@@ -357,6 +368,13 @@ def _wrap(function):
     return lambda *columns: function(*columns)
 
 
+# What is registered lives as long as this module: DuckDB keeps a function for all connections of a database, but holds on to
+# the object only as long as the connection that brought it is open, and then calls what is gone.
+_CALLED = MappingProxyType(
+    {f"_ruvector_{name}": (_wrap(function), function.result) for name, function in _FUNCTIONS.items()}
+)
+
+
 # Macros: public names, defaults, and the type of the elements ---------------------------------------------------------
 
 
@@ -485,6 +503,10 @@ def _macros():
     )
 
 
+def _known(con):
+    return {name for (name,) in con.execute("SELECT function_name FROM duckdb_functions()").fetchall()}
+
+
 def register(con):
     """Gives a DuckDB connection the SQL functions.
 
@@ -514,11 +536,14 @@ def register(con):
     if not isinstance(con, duckdb.DuckDBPyConnection):
         raise TypeError(f"con must be a connection of DuckDB, got {type(con).__name__}")
     # functions belong to the database, and all its connections see them
-    known = {name for (name,) in con.execute("SELECT function_name FROM duckdb_functions()").fetchall()}
-    for name, function in _FUNCTIONS.items():
-        if f"_ruvector_{name}" not in known:
-            con.create_function(
-                f"_ruvector_{name}", _wrap(function), None, function.result, type="arrow", null_handling="special"
-            )
+    known = _known(con)
+    for name, (function, result) in _CALLED.items():
+        if name in known:
+            continue
+        try:
+            con.create_function(name, function, None, result, type="arrow", null_handling="special")
+        except duckdb.CatalogException:
+            if name not in _known(con):  # else another connection was faster
+                raise
     for macro in _macros():
         con.execute(f"CREATE OR REPLACE TEMP MACRO {macro}").fetchall()
