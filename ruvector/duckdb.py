@@ -212,7 +212,7 @@ def _settings(columns, names):
     return [(np.array(rows), found) for rows, found in groups.values()]
 
 
-# The functions: arrays with a leading axis of rows, which `single` ones lack ------------------------------------------
+# The functions: of one row, or of a batch, whose arrays have an axis of rows in front -----------------------------------
 
 
 _COMPILED = frozenset(record.name for record in records())
