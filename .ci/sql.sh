@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The SQL layers on real servers: PostgreSQL 15 of Debian (without pgvector), 16 and 18 (with it), each with the extension
+# built from the checkout's C sources, and databases inside the process.
+source "$(dirname "$0")/common.sh"
+need gcc libc6-dev make postgresql-15 postgresql-server-dev-15 procps
+test_env
+chmod 711 "$scratch" # servers run as nobody and read the environment's binaries
+extra postgres >"$scratch/sql.txt"
+show pip install -r "$scratch/sql.txt"
+cd "$checkout"
+show timeout 360 pytest -s -q -m sql -p no:cacheprovider
+show timeout 300 pytest -q -m "sql and slow" -p no:cacheprovider tests/test_postgres.py
