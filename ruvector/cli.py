@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 Run = Callable[[argparse.Namespace], int | None]  # the exit code, 0 for None
 
-EXIT_WRONG = 1  # a measurement that contradicts what the library promises
+EXIT_OK = 0
+EXIT_WRONG = 1  # a measurement that contradicts what the library promises, or a statement that failed
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_CLOSED_PIPE = 141  # 128 + SIGPIPE
@@ -280,6 +281,29 @@ def accuracy(options: argparse.Namespace) -> int:
     return EXIT_WRONG if beyond else 0
 
 
+@command(
+    argument(
+        "file", nargs="?", metavar="FILE", help="statements to run; without it those of the standard input, or a prompt"
+    ),
+    argument("-c", dest="statements", action="append", default=[], metavar="SQL", help="run this instead; may repeat"),
+    argument("--database", default=":memory:", metavar="F", help="a database file (default: in memory)"),
+    argument("--csv", dest="style", action="store_const", const="csv", default="box", help="print results as CSV"),
+    argument(
+        "--json", dest="style", action="store_const", const="json", help="print results as JSON, a list of rows each"
+    ),
+    *COMPUTE_ARGUMENTS,
+)
+def sql(options: argparse.Namespace) -> int:
+    """Run SQL in DuckDB with the attention functions: a file, statements, or a prompt. docs/sql.md lists the functions."""
+    with user_errors(ImportError):
+        from ruvector import _shell
+
+    if options.file is not None and options.statements:
+        raise UserError("give either FILE or -c, not both")
+    with compute_settings(options), user_errors(_shell.BadDatabase, OSError, UnicodeDecodeError):
+        return EXIT_OK if _shell.run(options.file, options.statements, options.database, options.style) else EXIT_WRONG
+
+
 @contextmanager
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Show these exceptions as mistakes of the user's."""
@@ -386,7 +410,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 1 when a result was found wrong; 2 after a user's mistake; 130
+        0; 1 when a result was found wrong or a statement failed; 2 after a user's mistake; 130
         after Ctrl-C; 141 when the reader of the output went away.
     """
     for stream in (sys.stdout, sys.stderr):

@@ -768,7 +768,9 @@ def bigbird_visible(block_size=64, window_blocks=3, global_blocks=2, random_bloc
         draws = fixed_uniform(seed, (blocks, blocks))
         seen = np.zeros((len(p), kv_len), bool)
         for row, b in enumerate(p[:, 0] // block_size):
-            near = {k for k in range(blocks) if window_blocks and abs(b - k) <= window_blocks // 2} | set(range(min(global_blocks, blocks)))
+            near = {k for k in range(blocks) if window_blocks and abs(b - k) <= window_blocks // 2} | set(
+                range(min(global_blocks, blocks))
+            )
             if 0 <= b < global_blocks:
                 near = set(range(blocks))
             others = sorted(set(range(blocks)) - near, key=lambda k: draws[b, k]) if b >= 0 else []
@@ -898,8 +900,9 @@ def moe(
             part.attention_bound = Expected.bound(part)
             if moved_q is not None:
                 factor = 1 / math.sqrt(key.shape[-1]) if scale is None else abs(scale)
-                part.attention_bound = part.attention_bound + 2 * factor * part.peak * (
-                    (moved_q @ np.abs(wide(key[b])).T).max(-1, initial=0)[:, None]
+                part.attention_bound = (
+                    part.attention_bound
+                    + 2 * factor * part.peak * ((moved_q @ np.abs(wide(key[b])).T).max(-1, initial=0)[:, None])
                 )
             o = None if w_o is None else np.asarray(w_o)[e].astype(working)
             result = part.out if o is None else part.out @ wide(o)
@@ -1295,7 +1298,11 @@ def mixed_curvature(
         out, most = midpoints(weights, visible, v[..., v_part:], c)
     peak = np.abs(flat).max(initial=0) + (1 / np.sqrt(c)).max()
     # an expanded square is off by the largest of its terms
-    terms = beta * euclidean_weight * (np.square(q[..., :part]).sum(-1).max(initial=0) + np.square(k[..., :part]).sum(-1).max(initial=0))
+    terms = (
+        beta
+        * euclidean_weight
+        * (np.square(q[..., :part]).sum(-1).max(initial=0) + np.square(k[..., :part]).sum(-1).max(initial=0))
+    )
     kappa = np.where(visible, np.abs(beta * score), 0).max(-1, initial=0) + size + np.abs(terms)
     out = np.concatenate([weights @ flat, out], -1)
     limit = (64 + 64 * kappa[..., None]) * (2 + most) * peak * 2.0**-53 * share(dtype)
@@ -1316,7 +1323,9 @@ class LinearExpected(Expected):
     def weights_bound(self):
         u = unit(self.dtype) * share(self.dtype)
         # one weight of n: where weights cancel, its share of the error
-        size = np.where(self.spread[..., None] == 1, np.abs(self.weights), self.spread[..., None] / self.seen[..., None])
+        size = np.where(
+            self.spread[..., None] == 1, np.abs(self.weights), self.spread[..., None] / self.seen[..., None]
+        )
         bound = u * self.factor[..., None] * size
         return bound + (3 * storage_unit(self.dtype) * np.abs(self.weights) if is_half(self.dtype) else 0)
 
@@ -1346,7 +1355,9 @@ def linear_result(logs, signs, value, mask, causal, dtype, dim, single, factor):
     result = LinearExpected(out, zero, zero, peak, weights, visible, dtype, dim)
     seen = np.maximum(visible.sum(-1), 1)
     # what is divided is the features' largest product, 1, for every key seen; 1 where all weights are positive
-    spread = np.ones(full[:-1]) if (signs > 0).all() else np.maximum(1, seen / np.maximum(np.abs(total[..., 0]), 1e-300))
+    spread = (
+        np.ones(full[:-1]) if (signs > 0).all() else np.maximum(1, seen / np.maximum(np.abs(total[..., 0]), 1e-300))
+    )
     factor, spread = np.broadcast_to(factor, full[:-1]), spread.astype(out.dtype)
     if single:
         result = LinearExpected(**vars(drop_row(result)))
@@ -1403,7 +1414,11 @@ def features_given(projection, num_features, dim, orthogonal, dtype):
     these tests are about what is done with them. test_linear.py compares them with draw_features above."""
     import ruvector
 
-    w = ruvector.draw_features(num_features, dim, orthogonal=orthogonal) if projection is None else np.asarray(projection)
+    w = (
+        ruvector.draw_features(num_features, dim, orthogonal=orthogonal)
+        if projection is None
+        else np.asarray(projection)
+    )
     return wide(w, F64).astype(wide_type(dtype))
 
 
@@ -1431,13 +1446,11 @@ def performer(
         with np.errstate(invalid="ignore"):
             logs[..., i, :] = (most + np.log(np.exp(exponents - most).sum(-1, keepdims=True)))[..., 0]
     size_q = (np.abs(q) @ np.abs(w).T).max(-1) + (q * q).sum(-1) / 2
-    size_k = ((np.abs(k) @ np.abs(w).T).max(-1) + (k * k).sum(-1) / 2)
+    size_k = (np.abs(k) @ np.abs(w).T).max(-1) + (k * k).sum(-1) / 2
     if mask is not None or not np.isfinite(size_k).all():
         size_k = np.where(np.isfinite(size_k), size_k, 0)
     kappa = np.maximum(size_q, size_k.max(-1, keepdims=True, initial=0))
-    return linear_result(
-        logs, np.ones(()), value, mask, causal, dtype, q.shape[-1], single, 300 + len(w) + 16 * kappa
-    )
+    return linear_result(logs, np.ones(()), value, mask, causal, dtype, q.shape[-1], single, 300 + len(w) + 16 * kappa)
 
 
 def random_feature(
@@ -1463,7 +1476,9 @@ def random_feature(
     result = linear_result(
         logs, np.sign(products), value, mask, causal, dtype, q.shape[-1], single, 300 + 2 * len(w) + 16 * angles
     )
-    total = np.where(result.visible, np.broadcast_to(products if not single else products[..., 0, :], result.visible.shape), 0)
+    total = np.where(
+        result.visible, np.broadcast_to(products if not single else products[..., 0, :], result.visible.shape), 0
+    )
     result.spread = np.maximum(1, result.seen / np.maximum(np.abs(total.sum(-1)), 1e-300))
     return result
 
@@ -1601,8 +1616,21 @@ def rotated(result, farthest, own):
     return laid_out(result)
 
 
-def rope(query, key, value, *, num_heads=8, num_kv_heads=None, base=10000.0, interleaved=False, rotary_dim=None, scaling=None,
-         mask=None, causal=False, scale=None):
+def rope(
+    query,
+    key,
+    value,
+    *,
+    num_heads=8,
+    num_kv_heads=None,
+    base=10000.0,
+    interleaved=False,
+    rotary_dim=None,
+    scaling=None,
+    mask=None,
+    causal=False,
+    scale=None,
+):
     kv_len, q_len = np.shape(key)[-2], as_rows(query)[0].shape[-2]
 
     def place(q, k, first, dtype, scale):
@@ -1616,8 +1644,21 @@ def rope(query, key, value, *, num_heads=8, num_kv_heads=None, base=10000.0, int
     return rotated(result, max(q_len, kv_len), 6)
 
 
-def xpos(query, key, value, *, num_heads=8, num_kv_heads=None, base=10000.0, interleaved=False, gamma=0.4, scale_base=512.0,
-         mask=None, causal=False, scale=None):
+def xpos(
+    query,
+    key,
+    value,
+    *,
+    num_heads=8,
+    num_kv_heads=None,
+    base=10000.0,
+    interleaved=False,
+    gamma=0.4,
+    scale_base=512.0,
+    mask=None,
+    causal=False,
+    scale=None,
+):
     kv_len, q_len = np.shape(key)[-2], as_rows(query)[0].shape[-2]
 
     def place(q, k, first, dtype, scale):
@@ -1654,8 +1695,21 @@ def t5_bucket(distance, bidirectional, num_buckets, max_distance):
     return offset + exact + b
 
 
-def t5(query, key, value, *, num_heads=8, num_kv_heads=None, num_buckets=32, max_distance=128, bidirectional=None, bias=None,
-       mask=None, causal=False, scale=None):
+def t5(
+    query,
+    key,
+    value,
+    *,
+    num_heads=8,
+    num_kv_heads=None,
+    num_buckets=32,
+    max_distance=128,
+    bidirectional=None,
+    bias=None,
+    mask=None,
+    causal=False,
+    scale=None,
+):
     bidirectional = not causal if bidirectional is None else bidirectional
     table = fixed_table((num_buckets, num_heads), num_buckets + num_heads) if bias is None else np.asarray(bias)
 
@@ -1666,11 +1720,25 @@ def t5(query, key, value, *, num_heads=8, num_kv_heads=None, num_buckets=32, max
         biases = np.moveaxis(wide(table, dtype)[rows], -1, 0)
         return q, k, biases, (np.abs(q), np.abs(k), np.abs(biases))
 
-    return laid_out(placed(query, key, value, num_heads, num_kv_heads, mask, causal, 1.0 if scale is None else scale, place))
+    return laid_out(
+        placed(query, key, value, num_heads, num_kv_heads, mask, causal, 1.0 if scale is None else scale, place)
+    )
 
 
-def relative(query, key, value, *, num_heads=8, num_kv_heads=None, max_distance=16, key_embedding=None, value_embedding=None,
-             mask=None, causal=False, scale=None):
+def relative(
+    query,
+    key,
+    value,
+    *,
+    num_heads=8,
+    num_kv_heads=None,
+    max_distance=16,
+    key_embedding=None,
+    value_embedding=None,
+    mask=None,
+    causal=False,
+    scale=None,
+):
     rows, head = 2 * max_distance + 1, np.shape(query)[-1] // num_heads
     table = fixed_table((rows, head), rows + head) if key_embedding is None else np.asarray(key_embedding)
     sizes, at = {}, {}

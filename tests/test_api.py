@@ -94,8 +94,21 @@ FUNCTIONS = {
     "varlen_attention",
     "xpos_attention",
 }
-CLASSES = {"AttentionCache", "AttentionState", "AttentionType", "CSRGraph", "ExpertLoad", "GATLayer", "KVCache", "LinearState",
-           "MixtureOfExperts", "RopeScaling", "Routing", "SparsePattern", "UnknownAttentionType"}
+CLASSES = {
+    "AttentionCache",
+    "AttentionState",
+    "AttentionType",
+    "CSRGraph",
+    "ExpertLoad",
+    "GATLayer",
+    "KVCache",
+    "LinearState",
+    "MixtureOfExperts",
+    "RopeScaling",
+    "Routing",
+    "SparsePattern",
+    "UnknownAttentionType",
+}
 
 # The usage guide's rows, in its order: name -> (complexity, best_for). Types that are still to come have no row here yet.
 GUIDE = {
@@ -793,7 +806,18 @@ def test_records_start_with_the_rows_of_the_usage_guide():
     names = [r.name for r in records]
     assert len(set(names)) == len(names)
     present = [name for name in GUIDE if name in names]
-    assert {"scaled_dot", "multi_head", "flash_v2", "linear", "gat", "sparse", "moe", "cross", "sliding_window", "poincare"} <= set(present)
+    assert {
+        "scaled_dot",
+        "multi_head",
+        "flash_v2",
+        "linear",
+        "gat",
+        "sparse",
+        "moe",
+        "cross",
+        "sliding_window",
+        "poincare",
+    } <= set(present)
     assert names[: len(present)] == present
     for record in records[: len(present)]:
         assert (record.complexity, record.best_for) == GUIDE[record.name]

@@ -730,7 +730,12 @@ TYPE_CASES = {
         {"pattern": "fixed", "stride": 5, "summary": 3, "bidirectional": True},
     ],
     "dilated": [{"window_size": 6}, {"window_size": 6, "dilation": 3}, {"window_size": 2, "dilation": 3}],
-    "longformer": [{"window_size": 6}, {"window_size": 2}, {"window_size": 2, "global_tokens": 3}, {"window_size": 2, "global_tokens": [2, 5, 6]}],
+    "longformer": [
+        {"window_size": 6},
+        {"window_size": 2},
+        {"window_size": 2, "global_tokens": 3},
+        {"window_size": 2, "global_tokens": [2, 5, 6]},
+    ],
     "bigbird": [
         {"block_size": 4, "window_blocks": 1, "global_blocks": 1, "random_blocks": 1},
         {"block_size": 5, "window_blocks": 1, "global_blocks": 1, "random_blocks": 1},
@@ -758,7 +763,12 @@ TYPE_CASES = {
 }
 TYPE_CASES |= {
     "linear": [{}, {"feature_map": "relu"}],
-    "performer": [{}, {"num_features": 70}, {"orthogonal": False}, {"projection": normal((40, 32), np.float64, "features")}],
+    "performer": [
+        {},
+        {"num_features": 70},
+        {"orthogonal": False},
+        {"projection": normal((40, 32), np.float64, "features")},
+    ],
     "random_feature": [
         {},
         {"num_features": 70},
@@ -829,7 +839,12 @@ def test_common_options_of_a_type(isa, name):
         if name != "causal":
             changes += [{"causal": True}, {"causal": True, "mask": mask}]
         if name in LINEAR:
-            changes = [{"mask": mask[3]}, {"mask": mask[:2, None]}, {"causal": True}, {"causal": True, "mask": mask[:2, None]}]
+            changes = [
+                {"mask": mask[3]},
+                {"mask": mask[:2, None]},
+                {"causal": True},
+                {"causal": True, "mask": mask[:2, None]},
+            ]
             changes += [] if name == "linear" else [{"scale": 0.77}, {"scale": 0.5, "mask": mask[3]}]
         for options in changes:
             out = ruvector.attention(query, key, value, name, **parameters, **options)
@@ -1075,7 +1090,11 @@ def test_attention_scores_are_the_weights(isa, dtype_name, dtype, name):
         for option, options in SCORE_OPTIONS.items():
             if name == "causal" and option == "causal":
                 continue
-            if name in LINEAR and option in ("negative scale", "bool mask", "float mask") or (name, option) == ("linear", "scale"):
+            if (
+                name in LINEAR
+                and option in ("negative scale", "bool mask", "float mask")
+                or (name, option) == ("linear", "scale")
+            ):
                 continue
             what = f"{name} {list(parameters)} {option}"
             expected = reference.Weights(oracle(query, keys, some_value, **parameters, **options))

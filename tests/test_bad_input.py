@@ -519,12 +519,22 @@ for name, error, pattern, scaling in (
     ("key", TypeError, says("rope_theta", "factor"), YARN | {"rope_theta": 5e5}),
     ("no factor", TypeError, says("linear", "factor"), {"rope_type": "linear"}),
     ("no length", TypeError, says("original_max_position_embeddings"), {"rope_type": "dynamic", "factor": 2.0}),
-    ("unread key", TypeError, says("linear", "beta_fast", "factor"), {"rope_type": "linear", "factor": 2.0, "beta_fast": 3}),
+    (
+        "unread key",
+        TypeError,
+        says("linear", "beta_fast", "factor"),
+        {"rope_type": "linear", "factor": 2.0, "beta_fast": 3},
+    ),
     ("unread key of default", TypeError, says("default", "factor", "no key"), {"rope_type": "default", "factor": 2.0}),
     ("factor", ValueError, says("factor", "0.5", "at least 1"), YARN | {"factor": 0.5}),
     ("factor text", TypeError, says("factor", "'two'"), YARN | {"factor": "two"}),
     ("length", ValueError, says("original_max_position_embeddings", 0), YARN | {"original_max_position_embeddings": 0}),
-    ("length 2.5", TypeError, says("original_max_position_embeddings"), YARN | {"original_max_position_embeddings": 2.5}),
+    (
+        "length 2.5",
+        TypeError,
+        says("original_max_position_embeddings"),
+        YARN | {"original_max_position_embeddings": 2.5},
+    ),
     ("beta_slow", ValueError, says("beta_slow", "-1"), YARN | {"beta_slow": -1}),
     ("betas", ValueError, says("beta_fast", "beta_slow", "0.5"), YARN | {"beta_fast": 0.5}),
     ("truncate", TypeError, says("truncate", "1"), YARN | {"truncate": 1}),
@@ -546,18 +556,46 @@ for name in ("rope", "xpos", "relative", "t5"):
     case(f"{name} batch", ValueError, says("(2, 5, 32)", "(3, 7, 32)"), function, PQ, x(3, 7, 32), PV)
     case(f"{name} axes", ValueError, says("key", "(32,)"), function, PQ, PK[0, 0], PV)
     case(f"{name} type no columns", ValueError, r"(?i)dim", function, x(5, 0), x(7, 0), x(7, 0))
-    case(f"{name} mask", ValueError, says("mask", "(4, 7)", "(2, 5, 7)"), function, PQ, PK, PV, mask=np.ones((4, 7), bool))
-    case(f"{name} mask of a vector", ValueError, says("mask", "(6,)"), function, PQ[0, 0], PK[0], PV[0], mask=np.ones(6, bool))
+    case(
+        f"{name} mask",
+        ValueError,
+        says("mask", "(4, 7)", "(2, 5, 7)"),
+        function,
+        PQ,
+        PK,
+        PV,
+        mask=np.ones((4, 7), bool),
+    )
+    case(
+        f"{name} mask of a vector",
+        ValueError,
+        says("mask", "(6,)"),
+        function,
+        PQ[0, 0],
+        PK[0],
+        PV[0],
+        mask=np.ones(6, bool),
+    )
     case(f"{name} training", TypeError, says("training", "1"), ruvector.get_attention(name), PQ, PK, PV, training=1)
     case(f"{name} rng", ValueError, says("dropout", "rng"), function, PQ, PK, PV, dropout=0.5, training=True)
-    case(f"{name} out", ValueError, says("out", "(2, 5, 24)"), function, PQ, PK, PV, out=np.zeros((2, 5, 6), np.float32))
+    case(
+        f"{name} out", ValueError, says("out", "(2, 5, 24)"), function, PQ, PK, PV, out=np.zeros((2, 5, 6), np.float32)
+    )
     for bad in (0, -1, 1025):
         case(f"{name} num_heads {bad}", ValueError, says("num_heads", bad), function, PQ, PK, PV, bad)
         case(f"{name} num_kv_heads {bad}", ValueError, says("num_kv_heads", bad), function, PQ, PK, PV, 8, bad)
     case(f"{name} num_kv_heads 2.0", TypeError, says("num_kv_heads", "2.0"), function, PQ, PK, PV, 8, 2.0)
     score = ruvector.attention_score
     case(f"{name} score heads", ValueError, HEADS, score, WIDE[0], LONG[0], name, num_heads=5)
-    case(f"{name} score widths", ValueError, exactly("Query and key dimensions must match: 32 vs 24"), score, PQ[0, 0], PV[0, 0], name)
+    case(
+        f"{name} score widths",
+        ValueError,
+        exactly("Query and key dimensions must match: 32 vs 24"),
+        score,
+        PQ[0, 0],
+        PV[0, 0],
+        name,
+    )
     case(f"{name} score key width", ValueError, says("= 2 * 4 = 8"), score, PQ[0, 0], PK[0, 0], name, num_kv_heads=2)
     case(f"{name} score axes", ValueError, says("axis"), score, np.float32(1), PK[0, 0], name)
     case(f"{name} score no columns", ValueError, r"(?i)dim", score, x(0), x(0), name)
@@ -567,7 +605,16 @@ for name in ("rope", "xpos"):
     case(f"{name} type base", ValueError, says("base", "0.9"), function, PQ, PK, PV, base=0.9)
     case(f"{name} type interleaved", TypeError, says("interleaved"), function, PQ, PK, PV, interleaved="yes")
 for bad in (3, 6, 0):
-    case(f"rope type rotary_dim {bad}", ValueError, says("rotary_dim", bad), ruvector.rope_attention, PQ, PK, PV, rotary_dim=bad)
+    case(
+        f"rope type rotary_dim {bad}",
+        ValueError,
+        says("rotary_dim", bad),
+        ruvector.rope_attention,
+        PQ,
+        PK,
+        PV,
+        rotary_dim=bad,
+    )
 for bad in (0, -0.5):
     case(f"xpos gamma {bad}", ValueError, says("gamma", bad), ruvector.xpos_attention, PQ, PK, PV, gamma=bad)
 case("xpos scale_base", ValueError, says("scale_base", "0.5"), ruvector.xpos_attention, PQ, PK, PV, scale_base=0.5)
@@ -588,10 +635,28 @@ case("t5 odd buckets", ValueError, says("num_buckets", "even", 7), t5, PQ, PK, P
 case("t5 two buckets", ValueError, says("num_buckets", "at least 4", 2), t5, PQ, PK, PV, num_buckets=2)
 case("t5 one bucket", ValueError, says("num_buckets", 1), t5, PQ, PK, PV, num_buckets=1)
 case("t5 distance", ValueError, says("max_distance", "8", "5"), t5, PQ, PK, PV, max_distance=5)
-case("t5 score distance", ValueError, says("max_distance", "5"), ruvector.attention_score, PQ[0, 0], PK[0, 0], "t5", max_distance=5)
+case(
+    "t5 score distance",
+    ValueError,
+    says("max_distance", "5"),
+    ruvector.attention_score,
+    PQ[0, 0],
+    PK[0, 0],
+    "t5",
+    max_distance=5,
+)
 case("t5 bidirectional", TypeError, says("bidirectional", "0"), t5, PQ, PK, PV, bidirectional=0)
 for bad in (0, 1025):
-    case(f"multi_query num_heads {bad}", ValueError, says("num_heads", bad), ruvector.multi_query_attention, PQ, PK, PV, bad)
+    case(
+        f"multi_query num_heads {bad}",
+        ValueError,
+        says("num_heads", bad),
+        ruvector.multi_query_attention,
+        PQ,
+        PK,
+        PV,
+        bad,
+    )
 case("multi_query key width", ValueError, says("1 * 4 = 4", "32"), ruvector.multi_query_attention, PQ, PK, PV)
 case("multi_query heads", ValueError, HEADS, ruvector.multi_query_attention, WIDE, LONG, LONG, 5)
 case("multi_query score", ValueError, says("4 vs 32"), ruvector.attention_score, PQ[0, 0], PK[0, 0], "multi_query")
@@ -632,7 +697,14 @@ for function, arguments in (
         changed[position] = "points"
         case(f"{name} {role} text", TypeError, says(role, "<U6"), function, *changed)
 case("curvature array", ValueError, says("curvature", "(2,)"), distance, INSIDE, INSIDE, [1.0, 2.0])
-case("zero in a curvature array", ValueError, says("curvature", "0.0"), ruvector.get_attention, "poincare", curvature=[1.0, 0.0])
+case(
+    "zero in a curvature array",
+    ValueError,
+    says("curvature", "0.0"),
+    ruvector.get_attention,
+    "poincare",
+    curvature=[1.0, 0.0],
+)
 case(
     "curvature array that does not broadcast",
     ValueError,
@@ -653,18 +725,45 @@ for function, names in (
     for position, name in enumerate(names):
         arrays = [INSIDE, INSIDE]
         arrays[position] = OUTSIDE
-        case(f"{function.__name__} {name} on the sphere", ValueError, says(f"{name}[1] has norm 1,", RADIUS), function, *arrays)
+        case(
+            f"{function.__name__} {name} on the sphere",
+            ValueError,
+            says(f"{name}[1] has norm 1,", RADIUS),
+            function,
+            *arrays,
+        )
 case("exp_map base outside", ValueError, says("base[1]", RADIUS), ruvector.exp_map, OUTSIDE, INSIDE)
 case("exp_map infinite tangent", ValueError, says("tangent", "(0, 1)"), ruvector.exp_map, INSIDE, INSIDE * [1, np.inf])
 case("poincare_to_lorentz outside", ValueError, says("x[1]", RADIUS), ruvector.poincare_to_lorentz, OUTSIDE)
 case("gyromidpoint outside", ValueError, says("points[1]", RADIUS), ruvector.gyromidpoint, OUTSIDE)
-case("outside at c = 4", ValueError, says("a has norm 0.5", "radius 0.5", "curvature 4"), distance, [0.3, 0.4], [0.1, 0.2], 4)
-case("outside in a batch", ValueError, says("b[0, 2] has norm"), distance, np.zeros((4, 3, 2)), OUTSIDE[None] * [[[1], [0.5], [1]]])
+case(
+    "outside at c = 4",
+    ValueError,
+    says("a has norm 0.5", "radius 0.5", "curvature 4"),
+    distance,
+    [0.3, 0.4],
+    [0.1, 0.2],
+    4,
+)
+case(
+    "outside in a batch",
+    ValueError,
+    says("b[0, 2] has norm"),
+    distance,
+    np.zeros((4, 3, 2)),
+    OUTSIDE[None] * [[[1], [0.5], [1]]],
+)
 case("infinite point", ValueError, says("b[1] has norm inf"), distance, INSIDE, INSIDE * [[1], [np.inf], [1]])
 for position, role in enumerate(("query", "key", "value")):
     arrays = [INSIDE, INSIDE, INSIDE]
     arrays[position] = OUTSIDE
-    case(f"poincare {role} outside", ValueError, says(f"{role}[1] has norm 1,", RADIUS), ruvector.poincare_attention, *arrays)
+    case(
+        f"poincare {role} outside",
+        ValueError,
+        says(f"{role}[1] has norm 1,", RADIUS),
+        ruvector.poincare_attention,
+        *arrays,
+    )
 case("score outside", ValueError, says("key has norm 1,"), ruvector.attention_score, [0.1, 0.2], [0.6, 0.8], "poincare")
 case("scores outside", ValueError, says("key[1] has norm"), ruvector.attention_scores, INSIDE, OUTSIDE, "poincare")
 WRONG_TIME = SHEET * [[1], [1.1]]
@@ -682,12 +781,35 @@ for position, role in enumerate(("query", "key", "value")):
     case(f"lorentz {role} off the sheet", ValueError, says(f"{role}[1]", *WANTED), ruvector.lorentz_attention, *arrays)
 case("lorentz other curvature", ValueError, says("a[0]", "curvature 4"), sheet, SHEET, SHEET, 4)
 case("lorentz negative time", ValueError, says("a[0]", "-1.118"), sheet, -SHEET, SHEET)
-case("lorentz infinite", ValueError, says("b[0]", "inf", "finite"), sheet, SHEET, SHEET * [[np.inf], [1]], space_only=True)
+case(
+    "lorentz infinite",
+    ValueError,
+    says("b[0]", "inf", "finite"),
+    sheet,
+    SHEET,
+    SHEET * [[np.inf], [1]],
+    space_only=True,
+)
 case("lorentz without space", ValueError, says("a time and a space component", "(3, 1)"), sheet, x(3, 1), x(3, 1))
-case("lorentz_attention without space", ValueError, says("points", "(3, 1)"), ruvector.lorentz_attention, x(3, 1), x(3, 1), SHEET[:1].repeat(3, 0))
+case(
+    "lorentz_attention without space",
+    ValueError,
+    says("points", "(3, 1)"),
+    ruvector.lorentz_attention,
+    x(3, 1),
+    x(3, 1),
+    SHEET[:1].repeat(3, 0),
+)
 for bad in (1, "yes", None):
     case(f"space_only {bad!r}", TypeError, says("space_only", repr(bad)), sheet, SHEET, SHEET, space_only=bad)
-    case(f"space_only {bad!r} of the type", TypeError, says("space_only"), ruvector.get_attention, "lorentz", space_only=bad)
+    case(
+        f"space_only {bad!r} of the type",
+        TypeError,
+        says("space_only"),
+        ruvector.get_attention,
+        "lorentz",
+        space_only=bad,
+    )
 case("distance widths", ValueError, says("a and b", "2 vs 3"), distance, INSIDE, x(3, 3) * 0.1)
 case("distance axes", ValueError, says("broadcast", "(3, 2)", "(4, 2)"), distance, INSIDE, np.zeros((4, 2)))
 case("distance of numbers", ValueError, says("a and b", "()"), distance, 0.1, 0.2)
@@ -698,17 +820,57 @@ case("minkowski_dot of one", ValueError, says("a", "(1,)"), ruvector.minkowski_d
 for bad in (0.0, 1.0, -0.1):
     case(f"project_to_ball eps {bad}", ValueError, says("eps", bad), ruvector.project_to_ball, INSIDE, eps=bad)
 case("project_to_ball eps text", TypeError, says("eps"), ruvector.project_to_ball, INSIDE, eps="small")
-case("project_to_ball infinity", ValueError, says("x", "infinity", "(1, 0)"), ruvector.project_to_ball, INSIDE * [[1], [np.inf], [1]])
+case(
+    "project_to_ball infinity",
+    ValueError,
+    says("x", "infinity", "(1, 0)"),
+    ruvector.project_to_ball,
+    INSIDE * [[1], [np.inf], [1]],
+)
 for function, points in ((ruvector.gyromidpoint, INSIDE), (ruvector.lorentz_centroid, SHEET)):
     n = function.__name__
     case(f"{n} weights shape", ValueError, says("weights", "(5,)"), function, points, np.ones(5))
     case(f"{n} negative weight", ValueError, says("weights", "-1.0"), function, points, [1.0, -1.0, 2.0][: len(points)])
-    case(f"{n} infinite weight", ValueError, says("weights", "inf"), function, points, [1.0, np.inf, 2.0][: len(points)])
+    case(
+        f"{n} infinite weight", ValueError, says("weights", "inf"), function, points, [1.0, np.inf, 2.0][: len(points)]
+    )
     case(f"{n} one point", ValueError, says("points", "(2,)"), function, points[0])
-case("mixed euclidean_dim", ValueError, says("euclidean_dim", 3), ruvector.mixed_curvature_attention, INSIDE, INSIDE, INSIDE, euclidean_dim=3)
-case("mixed euclidean_dim -2", ValueError, says("euclidean_dim", -2), ruvector.get_attention, "mixed_curvature", euclidean_dim=-2)
-case("mixed weight", ValueError, says("hyperbolic_weight", -1), ruvector.get_attention, "mixed_curvature", hyperbolic_weight=-1)
-case("mixed value outside", ValueError, says("value[0]"), ruvector.mixed_curvature_attention, INSIDE, INSIDE, OUTSIDE * 2, value_euclidean_dim=0)
+case(
+    "mixed euclidean_dim",
+    ValueError,
+    says("euclidean_dim", 3),
+    ruvector.mixed_curvature_attention,
+    INSIDE,
+    INSIDE,
+    INSIDE,
+    euclidean_dim=3,
+)
+case(
+    "mixed euclidean_dim -2",
+    ValueError,
+    says("euclidean_dim", -2),
+    ruvector.get_attention,
+    "mixed_curvature",
+    euclidean_dim=-2,
+)
+case(
+    "mixed weight",
+    ValueError,
+    says("hyperbolic_weight", -1),
+    ruvector.get_attention,
+    "mixed_curvature",
+    hyperbolic_weight=-1,
+)
+case(
+    "mixed value outside",
+    ValueError,
+    says("value[0]"),
+    ruvector.mixed_curvature_attention,
+    INSIDE,
+    INSIDE,
+    OUTSIDE * 2,
+    value_euclidean_dim=0,
+)
 
 # States --------------------------------------------------------------------------------------------------------------
 
@@ -1193,7 +1355,9 @@ for option, bad, error in (
 ):
     named = f"{bad.dtype} {bad.shape} {bad.strides}" if isinstance(bad, np.ndarray) else repr(bad)
     case(f"attend {option}={named}", error, says(option), KV.attend, x(4, 5, 8), **{option: bad})
-case("attend out for float64", TypeError, says("out", "float32"), KV.attend, x(4, 5, 8, dtype=np.float64), out=x(4, 5, 6))
+case(
+    "attend out for float64", TypeError, says("out", "float32"), KV.attend, x(4, 5, 8, dtype=np.float64), out=x(4, 5, 6)
+)
 case("attend an unknown option", TypeError, says("mask"), KV.attend, x(4, 5, 8), mask=None)
 case("truncate more than there are", ValueError, says("length", 5, 6), KV.truncate, 6)
 case("truncate below none", ValueError, says("length", -1), KV.truncate, -1)
@@ -1222,14 +1386,44 @@ P = ruvector.patterns
 sparse = ruvector.sparse_attention
 for bad in (0, -3):
     for maker in (P.local, P.sliding, P.strided, P.fixed, P.dilated, P.longformer):
-        case(f"{maker.__name__} of {bad}", ValueError, says("window_size" if maker not in (P.strided, P.fixed) else "stride", "at least 1", bad), maker, bad)
+        case(
+            f"{maker.__name__} of {bad}",
+            ValueError,
+            says("window_size" if maker not in (P.strided, P.fixed) else "stride", "at least 1", bad),
+            maker,
+            bad,
+        )
     case(f"dilation {bad}", ValueError, says("dilation", "at least 1", bad), P.dilated, 4, bad)
-    case(f"dilated window {bad}", ValueError, says("window_size", "at least 1", bad), ruvector.dilated_attention, Q, K, V, bad)
+    case(
+        f"dilated window {bad}",
+        ValueError,
+        says("window_size", "at least 1", bad),
+        ruvector.dilated_attention,
+        Q,
+        K,
+        V,
+        bad,
+    )
     case(f"blocks of {bad}", ValueError, says("block_size", "at least 1", bad), P.blocks, [[True]], bad)
     case(f"bigbird of {bad}", ValueError, says("block_size", "at least 1", bad), P.bigbird, bad)
     case(f"axial {bad}", ValueError, says("height", "at least 1", bad), ruvector.axial_attention, Q, K, V, bad)
-    case(f"sliding_attention {bad}", ValueError, says("window_size", "at least 1", bad), ruvector.sliding_attention, K, bad)
-    case(f"sliding_attention stride {bad}", ValueError, says("stride", "between 1 and window_size 4", bad), ruvector.sliding_attention, K, 4, bad)
+    case(
+        f"sliding_attention {bad}",
+        ValueError,
+        says("window_size", "at least 1", bad),
+        ruvector.sliding_attention,
+        K,
+        bad,
+    )
+    case(
+        f"sliding_attention stride {bad}",
+        ValueError,
+        says("stride", "between 1 and window_size 4", bad),
+        ruvector.sliding_attention,
+        K,
+        4,
+        bad,
+    )
 case("sliding_attention with gaps", ValueError, says("stride", 4, 5), ruvector.sliding_attention, K, 4, 5)
 case("sliding_attention of a vector", ValueError, says("embeddings", "(8,)"), ruvector.sliding_attention, VECTOR)
 case("window of a fraction", TypeError, says("window_size", 2.5), P.local, 2.5)
@@ -1239,16 +1433,62 @@ case("summary of strided", ValueError, says("summary", "fixed", "strided"), spar
 case("stride of a Pattern", ValueError, says("stride", "Pattern"), sparse, Q, K, V, P.local(3), stride=2)
 case("unknown pattern", ValueError, says("pattern", "strided", "fixed", "'zigzag'"), sparse, Q, K, V, "zigzag")
 case("pattern of a mask", TypeError, says("pattern", "Pattern"), sparse, Q, K, V, np.ones((5, 7), bool))
-case("pattern of other lengths", ValueError, says("(5, 6)", "(5, 7)"), sparse, Q, K, V, P.from_mask(np.ones((5, 6), bool)))
+case(
+    "pattern of other lengths",
+    ValueError,
+    says("(5, 6)", "(5, 7)"),
+    sparse,
+    Q,
+    K,
+    V,
+    P.from_mask(np.ones((5, 6), bool)),
+)
 case("csr of other lengths", ValueError, says("(2, 7)", "(5, 7)"), sparse, Q, K, V, P.from_csr([0, 1, 2], [0, 1], 7))
-case("layout of other lengths", ValueError, says("layout", "(1, 2)", "1 x 1"), sparse, Q, K, V, P.blocks([[True, True]], 8))
+case(
+    "layout of other lengths",
+    ValueError,
+    says("layout", "(1, 2)", "1 x 1"),
+    sparse,
+    Q,
+    K,
+    V,
+    P.blocks([[True, True]], 8),
+)
 case("layout of no blocks", ValueError, says("layout", "at least one block", "(0, 3)"), P.blocks, np.ones((0, 3), bool))
 case("layout of numbers", TypeError, says("layout", "boolean", "int64"), P.blocks, np.ones((2, 3), np.int64))
 case("layout of one axis", ValueError, says("layout", "axes", "(3,)"), P.blocks, np.ones(3, bool))
-case("layout of other heads", ValueError, says("layout", "3 heads", "(2,)"), sparse, Q, K, V, P.blocks(np.ones((3, 1, 1), bool)))
-case("layouts of other heads", ValueError, says("numbers of heads", "[2, 3]"), sparse, Q, K, V, P.blocks(np.ones((3, 1, 1), bool)) | P.blocks(np.ones((2, 1, 1), bool)))
+case(
+    "layout of other heads",
+    ValueError,
+    says("layout", "3 heads", "(2,)"),
+    sparse,
+    Q,
+    K,
+    V,
+    P.blocks(np.ones((3, 1, 1), bool)),
+)
+case(
+    "layouts of other heads",
+    ValueError,
+    says("numbers of heads", "[2, 3]"),
+    sparse,
+    Q,
+    K,
+    V,
+    P.blocks(np.ones((3, 1, 1), bool)) | P.blocks(np.ones((2, 1, 1), bool)),
+)
 case("three block sizes", ValueError, says("block_size", "pair"), P.blocks, [[True]], (1, 2, 3))
-case("global token past the keys", IndexError, says("global_tokens", 7), ruvector.longformer_attention, Q, K, V, 4, [2, 7])
+case(
+    "global token past the keys",
+    IndexError,
+    says("global_tokens", 7),
+    ruvector.longformer_attention,
+    Q,
+    K,
+    V,
+    4,
+    [2, 7],
+)
 case("global token before the keys", IndexError, says("tokens", -1), P.global_tokens, [-1])
 case("global tokens of fractions", TypeError, says("tokens", "float64"), P.global_tokens, [0.5])
 case("fewer than no global tokens", ValueError, says("tokens", -1), P.global_tokens, -1)
@@ -1262,7 +1502,16 @@ case("union of nothing", ValueError, says("at least one"), P.union)
 case("union with a mask", TypeError, says("patterns[1]", "Pattern"), P.union, P.local(3), np.ones((2, 2), bool))
 case("density of a word", TypeError, says("pattern", "'local'"), P.density, "local", 3)
 case("to_mask of a negative length", ValueError, says("length", -1), P.to_mask, P.local(3), -1)
-case("sparse mask of another shape", ValueError, says("mask", "(3, 7)", "(2, 5, 7)"), sparse, Q, K, V, mask=np.ones((3, 7), bool))
+case(
+    "sparse mask of another shape",
+    ValueError,
+    says("mask", "(3, 7)", "(2, 5, 7)"),
+    sparse,
+    Q,
+    K,
+    V,
+    mask=np.ones((3, 7), bool),
+)
 case("sparse widths", ValueError, exactly("Query and key dimensions must match: 8 vs 6"), sparse, Q, V, V)
 case("sparse batches", ValueError, says("leading axes", "(3, 5, 8)"), sparse, x(3, 5, 8), K, V)
 case("bigbird seed", ValueError, says("seed", -1), ruvector.bigbird_attention, Q, K, V, seed=-1)
@@ -1289,7 +1538,16 @@ case("register a number", TypeError, says("name"), register, 3, constant)
 LINEAR = (ruvector.linear_attention, ruvector.performer_attention, ruvector.random_feature_attention)
 for function in LINEAR:
     name = function.__name__
-    case(f"{name} mask of rows", ValueError, says("mask over keys", "(5, 7)"), function, Q, K, V, mask=np.ones((5, 7), bool))
+    case(
+        f"{name} mask of rows",
+        ValueError,
+        says("mask over keys", "(5, 7)"),
+        function,
+        Q,
+        K,
+        V,
+        mask=np.ones((5, 7), bool),
+    )
     case(f"{name} bias", ValueError, says("boolean mask", "float32"), function, Q, K, V, mask=np.zeros(7, np.float32))
     case(f"{name} short mask", ValueError, says("mask", "(6,)"), function, Q, K, V, mask=np.ones(6, bool))
     case(f"{name} integer mask", TypeError, says("mask", "int64"), function, Q, K, V, mask=np.ones(7, int))
@@ -1300,8 +1558,19 @@ for function in LINEAR:
     case(f"{name} locked out", ValueError, says("read-only"), function, Q, K, V, out=LOCKED)
     kind = name.removesuffix("_attention")
     case(f"{name} dropout", TypeError, says(kind, "dropout"), ruvector.attention, Q, K, V, kind, dropout=0.1)
-case("linear scale", TypeError, says("linear", "scale", "feature_map"), ruvector.attention, Q, K, V, "linear", scale=1.0)
-case("feature_map", ValueError, says("feature_map", "'elu' or 'relu'", "'gelu'"), ruvector.linear_attention, Q, K, V, "gelu")
+case(
+    "linear scale", TypeError, says("linear", "scale", "feature_map"), ruvector.attention, Q, K, V, "linear", scale=1.0
+)
+case(
+    "feature_map",
+    ValueError,
+    says("feature_map", "'elu' or 'relu'", "'gelu'"),
+    ruvector.linear_attention,
+    Q,
+    K,
+    V,
+    "gelu",
+)
 case("feature_map None", ValueError, says("feature_map", None), ruvector.linear_attention, Q, K, V, None)
 for function in LINEAR[1:]:
     name = function.__name__
@@ -1326,13 +1595,40 @@ case("draw_features float", TypeError, says("num_features", 2.5), ruvector.draw_
 case("draw_features orthogonal", TypeError, says("orthogonal", 1), ruvector.draw_features, 4, 4, orthogonal=1)
 case("draw_features rng", TypeError, says("rng", "x"), ruvector.draw_features, 4, 4, rng="x")
 STATE = ruvector.LinearState(8, 6, batch=2)
-case("state type", ValueError, says("scaled_dot", "linear, performer, random_feature"), ruvector.LinearState, 8, 6, "scaled_dot")
+case(
+    "state type",
+    ValueError,
+    says("scaled_dot", "linear, performer, random_feature"),
+    ruvector.LinearState,
+    8,
+    6,
+    "scaled_dot",
+)
 case("state unknown type", ruvector.UnknownAttentionType, says("no_such"), ruvector.LinearState, 8, 6, "no_such")
 case("state causal", TypeError, says("causal"), ruvector.LinearState, 8, causal=True)
 case("state option", TypeError, says("temperature"), ruvector.LinearState, 8, temperature=1)
 case("state rng", TypeError, says("rng"), ruvector.LinearState, 8, rng=1)
-case("state projection", ValueError, says("projection", "(3, 7)"), ruvector.LinearState, 8, 6, "performer", projection=np.ones((3, 7)))
-case("state rng and projection", ValueError, says("rng"), ruvector.LinearState, 8, 6, "rfa", projection=np.ones((3, 8)), rng=1)
+case(
+    "state projection",
+    ValueError,
+    says("projection", "(3, 7)"),
+    ruvector.LinearState,
+    8,
+    6,
+    "performer",
+    projection=np.ones((3, 7)),
+)
+case(
+    "state rng and projection",
+    ValueError,
+    says("rng"),
+    ruvector.LinearState,
+    8,
+    6,
+    "rfa",
+    projection=np.ones((3, 8)),
+    rng=1,
+)
 case("state dtype", TypeError, says("dtype", "float16"), ruvector.LinearState, 8, dtype=np.float16)
 case("state too large", ValueError, says("too large"), ruvector.LinearState, 2**40)
 for bad in (0, -1):
@@ -1370,23 +1666,85 @@ for name, call in {
 case("rope base past float64", ValueError, says("base", "finite"), ruvector.rope, X, base=10**400)
 MASKED_EDGES = np.ma.masked_array([[0, 1], [1, 0]], mask=[[0, 1], [0, 0]])
 MASKED_LAYOUT = np.ma.masked_array([[True]], mask=[[True]])
-case("gat masked edges", TypeError, says("edge_index", "masked"), ruvector.gat, X, MASKED_EDGES, np.ones((1, 8, 3)),
-     np.ones((1, 3)), np.ones((1, 3)))
+case(
+    "gat masked edges",
+    TypeError,
+    says("edge_index", "masked"),
+    ruvector.gat,
+    X,
+    MASKED_EDGES,
+    np.ones((1, 8, 3)),
+    np.ones((1, 3)),
+    np.ones((1, 3)),
+)
 case("from_coo masked", TypeError, says("edge_index", "masked"), ruvector.CSRGraph.from_coo, MASKED_EDGES)
-case("from_csr masked", TypeError, says("indices", "masked"), ruvector.CSRGraph.from_csr, np.array([0, 2]), MASKED_EDGES[0])
-case("patterns.from_csr masked", TypeError, says("indices", "masked"), ruvector.patterns.from_csr, [0, 2], MASKED_EDGES[0], 4)
+case(
+    "from_csr masked",
+    TypeError,
+    says("indices", "masked"),
+    ruvector.CSRGraph.from_csr,
+    np.array([0, 2]),
+    MASKED_EDGES[0],
+)
+case(
+    "patterns.from_csr masked",
+    TypeError,
+    says("indices", "masked"),
+    ruvector.patterns.from_csr,
+    [0, 2],
+    MASKED_EDGES[0],
+    4,
+)
 case("global_tokens masked", TypeError, says("tokens", "masked"), ruvector.patterns.global_tokens, MASKED_EDGES[0])
 case("layout masked", TypeError, says("layout", "masked"), ruvector.block_sparse_attention, X, X, X, MASKED_LAYOUT)
-case("load_balancing_loss masked", TypeError, says("indices", "masked"), ruvector.load_balancing_loss, np.full((2, 2), 0.5),
-     MASKED_EDGES.T[:, :1])
+case(
+    "load_balancing_loss masked",
+    TypeError,
+    says("indices", "masked"),
+    ruvector.load_balancing_loss,
+    np.full((2, 2), 0.5),
+    MASKED_EDGES.T[:, :1],
+)
 case("GATLayer dtype int32", TypeError, says("dtype", "int32"), ruvector.GATLayer, 4, 3, dtype="int32")
 case("GATLayer num_heads", ValueError, says("num_heads", 2000), ruvector.GATLayer, 4, 3, num_heads=2000)
-case("sparse scores of axes that do not broadcast", ValueError, says("query", "keys"), ruvector.attention_scores,
-     np.zeros((2, 3, 8)), np.zeros((4, 9, 8)), "sparse")
-case("sparse scores mask", ValueError, says("mask", "(4, 9)"), ruvector.attention_scores, np.zeros((3, 8)), np.zeros((9, 8)),
-     "sparse", mask=np.ones((4, 9), bool))
-case("curvature too small", ValueError, says("curvature", "1e-310"), ruvector.lorentz_distance, [1.0], [2.0], 1e-310, space_only=True)
-case("mixed_curvature values without columns", ValueError, says("value", "(4, 0)"), ruvector.mixed_curvature_attention, X, X, X[:, :0])
+case(
+    "sparse scores of axes that do not broadcast",
+    ValueError,
+    says("query", "keys"),
+    ruvector.attention_scores,
+    np.zeros((2, 3, 8)),
+    np.zeros((4, 9, 8)),
+    "sparse",
+)
+case(
+    "sparse scores mask",
+    ValueError,
+    says("mask", "(4, 9)"),
+    ruvector.attention_scores,
+    np.zeros((3, 8)),
+    np.zeros((9, 8)),
+    "sparse",
+    mask=np.ones((4, 9), bool),
+)
+case(
+    "curvature too small",
+    ValueError,
+    says("curvature", "1e-310"),
+    ruvector.lorentz_distance,
+    [1.0],
+    [2.0],
+    1e-310,
+    space_only=True,
+)
+case(
+    "mixed_curvature values without columns",
+    ValueError,
+    says("value", "(4, 0)"),
+    ruvector.mixed_curvature_attention,
+    X,
+    X,
+    X[:, :0],
+)
 for window in (0, -1):
     case(f"local window {window}", ValueError, says("window_size", window), ruvector.local_attention, X, X, X, window)
 

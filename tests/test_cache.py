@@ -807,4 +807,3 @@ def test_no_memory_is_an_error_and_the_cache_stays_as_it_was(storage):
     with pytest.raises(MemoryError):
         cache.append(many, many[..., :DV])
     assert pickle.dumps(cache) == before
-

@@ -247,7 +247,9 @@ def test_patterns_reach_the_stated_positions(isa, kind):
     assert np.count_nonzero(both[:, 0]) == 10
     assert np.count_nonzero(both) == 44
     for n, window, tokens in ((100, 8, 2), (5, 4, 1)):
-        seen = np.count_nonzero(unit_weights("longformer", n, kind, window_size=window, global_tokens=tokens)[tokens:], axis=-1)
+        seen = np.count_nonzero(
+            unit_weights("longformer", n, kind, window_size=window, global_tokens=tokens)[tokens:], axis=-1
+        )
         assert seen.max() <= window + 1 + tokens
     sliding = unit_weights("sliding_window", 10, kind, window_size=3)
     assert np.flatnonzero(sliding[5]).tolist() == [3, 4, 5]

@@ -60,7 +60,13 @@ def test_every_type_gives_zero_for_rows_without_visible_keys(isa):
     for name in reference.TYPES:
         if name in ("linear", "performer", "random_feature"):
             continue  # masks over keys alone: tests/test_linear.py
-        key, value = (k[..., :8], v[..., :8]) if name == "grouped_query" else (k[..., :4], v) if name == "multi_query" else (k, v)
+        key, value = (
+            (k[..., :8], v[..., :8])
+            if name == "grouped_query"
+            else (k[..., :4], v)
+            if name == "multi_query"
+            else (k, v)
+        )
         query, key, value = (points(name, x) for x in (q, key, value))
         parameters = TYPE_PARAMETERS.get(name, {})
         out = ruvector.attention(query, key, value, name, mask=mask, **parameters)
@@ -79,7 +85,18 @@ def test_no_keys_give_zeros(isa, dtype_name, dtype):
             assert out.dtype == dtype
             assert nothing(out, lse)
         for name in reference.TYPES:
-            if name in ("multi_head", "grouped_query", "multi_query", "alibi", "gat", "gatv2", "rope", "xpos", "relative", "t5"):
+            if name in (
+                "multi_head",
+                "grouped_query",
+                "multi_query",
+                "alibi",
+                "gat",
+                "gatv2",
+                "rope",
+                "xpos",
+                "relative",
+                "t5",
+            ):
                 continue
             out = ruvector.attention(points(name, q), k, v, name, **TYPE_PARAMETERS.get(name, {}))
             assert (out == 0).all(), name

@@ -85,7 +85,10 @@ def sheet_cases(dtype_name):
     for number, (dim, radius) in enumerate(itertools.product(dims, radii)):
         c = CURVATURES[number % 3]
         x = (directions(8, dim, "sheet", dim, radius) * np.sinh(radius)).astype(dtype)
-        for y in ((directions(8, dim, "other", dim, radius) * np.sinh(1.01 * radius)).astype(dtype), variants(x, dtype)):
+        for y in (
+            (directions(8, dim, "other", dim, radius) * np.sinh(1.01 * radius)).astype(dtype),
+            variants(x, dtype),
+        ):
             pairs = [exact_sheet(a, b, c) for a, b in zip(x, y)]
             cases.append((c, x, y, pairs, [exact_sheet(x[0], b, c) for b in y]))
     return cases
@@ -143,7 +146,10 @@ def test_points_of_equal_components(isa, dtype_name, model):
     exact = exact_ball if distance is ruvector.hyperbolic_distance else exact_sheet
     for dim in (1, 3, 7, 64):
         rng = generator("equal", dim)
-        a, b = (rng.uniform(-0.9, 0.9, 10) / np.sqrt(dim)).astype(dtype), (rng.uniform(-0.9, 0.9, 10) / np.sqrt(dim)).astype(dtype)
+        a, b = (
+            (rng.uniform(-0.9, 0.9, 10) / np.sqrt(dim)).astype(dtype),
+            (rng.uniform(-0.9, 0.9, 10) / np.sqrt(dim)).astype(dtype),
+        )
         x, y = np.repeat(a[:, None], dim, 1), np.repeat(b[:, None], dim, 1)
         many = cdist(x, y)
         for i, j in itertools.product(range(10), range(0, 10, 3)):
@@ -203,7 +209,15 @@ def test_tiny_distances_do_not_underflow(isa, dtype_name, model):
     _, distance, cdist = model
     exact = exact_ball if distance is ruvector.hyperbolic_distance else exact_sheet
     least = float(np.finfo(dtype).smallest_subnormal)
-    for size in (1e-3, 1e-12, 1e-18, 1e-25, 1e-38, *((1e-100, 1e-160, 1e-300) if dtype == np.float64 else ()), 40 * least):
+    for size in (
+        1e-3,
+        1e-12,
+        1e-18,
+        1e-25,
+        1e-38,
+        *((1e-100, 1e-160, 1e-300) if dtype == np.float64 else ()),
+        40 * least,
+    ):
         x, y = (normal((5, 4), float, s, "tiny") * size for s in "xy")
         x, y = x.astype(dtype), y.astype(dtype)
         for c in (1.0, 3.0):
@@ -254,7 +268,9 @@ def scaled_points(shape, dtype, *seed):
 
 def close(got, exact, dtype, factor=8.0):
     """To some units of roundoff of a storage type, relative."""
-    np.testing.assert_allclose(got.astype(float), np.asarray(exact, float), rtol=factor * reference.storage_unit(dtype), atol=0)
+    np.testing.assert_allclose(
+        got.astype(float), np.asarray(exact, float), rtol=factor * reference.storage_unit(dtype), atol=0
+    )
 
 
 def test_every_size_of_block_and_width(isa, dtype_name, dtype):
@@ -282,8 +298,14 @@ def test_16_bit_distances_are_rounded_float32_distances(isa):
         got = ruvector.hyperbolic_cdist(x, y)
         assert got.dtype == dtype
         assert same_bits(got, wide.astype(dtype))
-        assert same_bits(ruvector.hyperbolic_distance(x[0], y), ruvector.hyperbolic_distance(x[0].astype(np.float32), y.astype(np.float32)).astype(dtype))
-        assert same_bits(ruvector.hyperbolic_distance(x, y[:9]), ruvector.hyperbolic_distance(x.astype(np.float32), y[:9].astype(np.float32)).astype(dtype))
+        assert same_bits(
+            ruvector.hyperbolic_distance(x[0], y),
+            ruvector.hyperbolic_distance(x[0].astype(np.float32), y.astype(np.float32)).astype(dtype),
+        )
+        assert same_bits(
+            ruvector.hyperbolic_distance(x, y[:9]),
+            ruvector.hyperbolic_distance(x.astype(np.float32), y[:9].astype(np.float32)).astype(dtype),
+        )
 
 
 def test_kinds_of_input(isa):
@@ -439,7 +461,9 @@ def test_exp_and_log_invert_each_other(isa, c):
     tangent = ruvector.log_map(base, target, c)
     np.testing.assert_allclose(ruvector.exp_map(base, tangent, c), target, rtol=1e-11, atol=1e-13)
     short = normal((30, 5), float, "tangent") * 0.1 * (1 - c * (base**2).sum(-1, keepdims=True))
-    np.testing.assert_allclose(ruvector.log_map(base, ruvector.exp_map(base, short, c), c), short, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(
+        ruvector.log_map(base, ruvector.exp_map(base, short, c), c), short, rtol=1e-10, atol=1e-13
+    )
     # lengths: the geodesic from the base is as long as the tangent in the metric of the ball
     length = 2 / (1 - c * (base**2).sum(-1)) * np.linalg.norm(tangent, axis=-1)
     np.testing.assert_allclose(length, ruvector.hyperbolic_distance(base, target, c), rtol=1e-13)
@@ -503,7 +527,9 @@ def test_project_to_ball(isa, dtype_name, dtype):
     for c, eps in ((1.0, None), (4.0, 0.1), (-0.3, 0.5)):
         projected = ruvector.project_to_ball(far, c, eps).astype(float)
         eps = max(1e-5, 4 * reference.storage_unit(dtype)) if eps is None else eps
-        np.testing.assert_allclose(np.linalg.norm(projected, axis=-1), (1 - eps) / np.sqrt(abs(c)), rtol=4 * reference.storage_unit(dtype))
+        np.testing.assert_allclose(
+            np.linalg.norm(projected, axis=-1), (1 - eps) / np.sqrt(abs(c)), rtol=4 * reference.storage_unit(dtype)
+        )
         assert (abs(c) * (projected**2).sum(-1) < 1).all()
         ruvector.hyperbolic_distance(ruvector.project_to_ball(far, c, eps), np.zeros(3, dtype), c)
     huge = np.full(3, np.finfo(dtype).max, dtype) if not reference.is_half(dtype) else far
@@ -534,7 +560,10 @@ def test_both_models_agree(isa, dtype_name, dtype, c):
 def test_averages_are_averages(isa, dtype_name, dtype):
     points = scaled_points((3, 12, 4), dtype, "average")
     tolerance = 8 * reference.storage_unit(dtype)
-    for average, at in ((ruvector.gyromidpoint, points), (functools.partial(ruvector.lorentz_centroid, space_only=True), points)):
+    for average, at in (
+        (ruvector.gyromidpoint, points),
+        (functools.partial(ruvector.lorentz_centroid, space_only=True), points),
+    ):
         middle = average(at)
         assert middle.shape == (3, 4)
         assert middle.dtype == dtype
@@ -547,7 +576,9 @@ def test_averages_are_averages(isa, dtype_name, dtype):
         assert (average(at, np.zeros(12)) == 0).all()
         assert (average(at[:, :0]) == 0).all()
         order = generator("order").permutation(12)
-        np.testing.assert_allclose(average(at[:, order]).astype(float), middle.astype(float), rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(
+            average(at[:, order]).astype(float), middle.astype(float), rtol=tolerance, atol=tolerance
+        )
     # the gyromidpoint of two is the middle of their geodesic
     x, y = points[:, 0].astype(float), points[:, 1].astype(float)
     middle = ruvector.gyromidpoint(np.stack([x, y], 1))
@@ -631,7 +662,9 @@ def test_each_head_has_its_curvature(isa, name):
     assert same_bits(by_batch[0], ruvector.attention(q[0], k[0], v[0], name, curvature=0.5, **options))
     assert same_bits(by_batch[1], ruvector.attention(q[1], k[1], v[1], name, curvature=2.0, **options))
     weights = ruvector.attention_scores(q, k, name, curvature=curvature, **options)
-    assert same_bits(np.ascontiguousarray(weights[:, 2]), ruvector.attention_scores(q[:, 2], k[:, 2], name, curvature=2.0, **options))
+    assert same_bits(
+        np.ascontiguousarray(weights[:, 2]), ruvector.attention_scores(q[:, 2], k[:, 2], name, curvature=2.0, **options)
+    )
     score = ruvector.attention_score(q[:, :, 0], k[:, :, 0], name, curvature=curvature, **options)
     assert abs(score[1, 0] - ruvector.attention_score(q[1, 0, 0], k[1, 0, 0], name, curvature=0.5, **options)) < 1e-6
     resolved = ruvector.get_attention(name, curvature=curvature, **options)
@@ -702,7 +735,9 @@ def test_attention_score_is_minus_the_distance(isa, dtype_name, dtype):
     score = ruvector.attention_score(q, k, "poincare", curvature=0.7)
     assert score.dtype == dtype
     assert same_bits(score, -ruvector.hyperbolic_distance(q, k, 0.7))
-    assert same_bits(ruvector.attention_score(q[0], k[0], "hyperbolic", scale=2.0), -2 * ruvector.hyperbolic_distance(q[0], k[0]))
+    assert same_bits(
+        ruvector.attention_score(q[0], k[0], "hyperbolic", scale=2.0), -2 * ruvector.hyperbolic_distance(q[0], k[0])
+    )
     time = ruvector.attention_score(lifted(q), lifted(k), "lorentz")
     assert same_bits(time, -ruvector.lorentz_distance(q, k, space_only=True))
     mixed = ruvector.attention_score(q, k, "mixed_curvature", euclidean_dim=2, hyperbolic_weight=0.5).astype(float)
@@ -815,7 +850,9 @@ def test_distances_and_maps_agree_with_geoopt(isa):
     x = scaled_points((50, 6), float, "x") * 0.9
     p = maps.poincare_to_lorentz(torch.from_numpy(x), one, eps=0.0)
     np.testing.assert_allclose(ruvector.poincare_to_lorentz(x), p.numpy(), rtol=1e-12)
-    np.testing.assert_allclose(ruvector.lorentz_to_poincare(p.numpy()), maps.lorentz_to_poincare(p, one).numpy(), rtol=1e-12)
+    np.testing.assert_allclose(
+        ruvector.lorentz_to_poincare(p.numpy()), maps.lorentz_to_poincare(p, one).numpy(), rtol=1e-12
+    )
 
 
 def test_exp_map_of_tangents_of_any_length():
@@ -831,7 +868,9 @@ def test_exp_map_of_tangents_of_any_length():
                 else:
                     assert np.linalg.norm(there) > 1 - 1e-9
         tiny = 1e-200 * direction
-        np.testing.assert_allclose(ruvector.log_map(np.zeros(dim), ruvector.exp_map(np.zeros(dim), tiny)), tiny, rtol=1e-12)
+        np.testing.assert_allclose(
+            ruvector.log_map(np.zeros(dim), ruvector.exp_map(np.zeros(dim), tiny)), tiny, rtol=1e-12
+        )
 
 
 def test_mixed_curvature_far_from_the_origin():

@@ -14,7 +14,11 @@ from support import DTYPES, generator, normal, same_bits
 TYPES = {
     "linear": (ruvector.linear_attention, {"feature_map": "elu"}, {"feature_map": "relu"}),
     "performer": (ruvector.performer_attention, {"num_features": 24}, {"num_features": 70, "orthogonal": False}),
-    "random_feature": (ruvector.random_feature_attention, {"num_features": 24}, {"num_features": 70, "orthogonal": True}),
+    "random_feature": (
+        ruvector.random_feature_attention,
+        {"num_features": 24},
+        {"num_features": 70, "orthogonal": True},
+    ),
 }
 FLOATS = ("float32", "float64")
 
@@ -112,7 +116,9 @@ def test_the_function_is_the_type(isa, name):
     assert same_bits(drawn, function(query, key, value, training=True, rng=1))
     fresh = ruvector.draw_features(256 if name == "performer" else 64, 16, orthogonal=name == "performer", rng=1)
     assert same_bits(drawn, function(query, key, value, projection=fresh))
-    assert same_bits(function(query, key, value, projection=own, training=True, rng=1), function(query, key, value, projection=own))
+    assert same_bits(
+        function(query, key, value, projection=own, training=True, rng=1), function(query, key, value, projection=own)
+    )
 
 
 @pytest.mark.parametrize("name", TYPES)
@@ -122,7 +128,10 @@ def test_strides_and_broadcast_axes(isa, name):
     plain = function(query, key, value, **parameters)
     swapped = [np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (query, key, value)]
     assert same_bits(function(*swapped, **parameters), plain)
-    assert same_bits(function(query[:1], key[:, :1], value, **parameters)[1, 2], function(query[0, 2], key[1, 0], value[1, 2], **parameters))
+    assert same_bits(
+        function(query[:1], key[:, :1], value, **parameters)[1, 2],
+        function(query[0, 2], key[1, 0], value[1, 2], **parameters),
+    )
     # a place in the batch changes nothing
     assert same_bits(function(query[1, 1], key[1, 1], value[1, 1], **parameters), plain[1, 1])
     assert same_bits(function(query[1, 1, 5], key[1, 1], value[1, 1], **parameters), plain[1, 1, 5])
@@ -138,7 +147,12 @@ def test_strides_and_broadcast_axes(isa, name):
 def test_hidden_keys_have_no_influence(isa, name):
     function, parameters, _ = TYPES[name]
     query, key, value = arrays(150, 150, 16, 20, np.float32, 2)
-    for mask in (np.arange(150) % 3 != 0, np.arange(150) >= 70, np.arange(150) < 1, generator("holes").random((2, 1, 150)) < 0.5):
+    for mask in (
+        np.arange(150) % 3 != 0,
+        np.arange(150) >= 70,
+        np.arange(150) < 1,
+        generator("holes").random((2, 1, 150)) < 0.5,
+    ):
         hidden = np.broadcast_to(~mask, (2, 1, 150))[:, 0]
         for causal in (False, True):
             out = function(query, key, value, mask=mask, causal=causal, **parameters)
@@ -332,7 +346,9 @@ def test_orthogonal_features_have_less_variance():
     error = {}
     for orthogonal in (True, False):
         drawn = [ruvector.draw_features(32, 32, orthogonal=orthogonal, rng=seed) for seed in range(40)]
-        error[orthogonal] = np.mean([(ruvector.performer_attention(query, key, value, projection=w) - exact) ** 2 for w in drawn])
+        error[orthogonal] = np.mean(
+            [(ruvector.performer_attention(query, key, value, projection=w) - exact) ** 2 for w in drawn]
+        )
     assert error[True] < error[False]
 
 

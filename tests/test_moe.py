@@ -18,7 +18,37 @@ ORDERS = (
     {"order": "topk_softmax", "normalize": False},
 )
 # Around the lanes of every ISA, the 32 columns and the 64 places of the kernels.
-WIDTHS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 47, 48, 63, 64, 65, 95, 127, 128, 129, 255, 256, 257, 300)
+WIDTHS = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    7,
+    8,
+    9,
+    12,
+    15,
+    16,
+    17,
+    24,
+    31,
+    32,
+    33,
+    47,
+    48,
+    63,
+    64,
+    65,
+    95,
+    127,
+    128,
+    129,
+    255,
+    256,
+    257,
+    300,
+)
 
 
 FEWER_WIDTHS = (1, 2, 3, 5, 8, 12, 16, 17, 32, 33, 63, 64, 65, 128, 256, 300)
@@ -115,7 +145,9 @@ def test_equal_elements_keep_their_order(isa, dtype_name, dtype):
             x = np.full((5, n), value, dtype)
             for k in counts(n):
                 values, indices = ruvector.topk(x, k)
-                np.testing.assert_array_equal(indices, np.broadcast_to(np.arange(k), (5, k)), err_msg=f"{n}, {k}, {value}")
+                np.testing.assert_array_equal(
+                    indices, np.broadcast_to(np.arange(k), (5, k)), err_msg=f"{n}, {k}, {value}"
+                )
                 assert same_numbers(values, x[:, :k])
     # one larger element among many equal ones, more of them than there is room for candidates
     for n, at in itertools.product((66, 200, 300), (0, 1, 64, 65)):
@@ -587,7 +619,9 @@ def test_z_loss_is_the_mean_square_of_the_log_sum_exp(isa):
             logits = (normal((20, 9), DTYPES[dtype_name], "z") + shift).astype(DTYPES[dtype_name])
             wide = logits.astype(np.longdouble)
             exact = (np.log(np.exp(wide).sum(-1)) ** 2).mean()
-            assert ruvector.router_z_loss(logits) == pytest.approx(float(exact), rel=1e-14 if "64" in dtype_name else 1e-6)
+            assert ruvector.router_z_loss(logits) == pytest.approx(
+                float(exact), rel=1e-14 if "64" in dtype_name else 1e-6
+            )
     assert ruvector.router_z_loss(np.zeros((3, 8))) == pytest.approx(math.log(8) ** 2, rel=1e-15)
     routing = ruvector.moe_route(normal((4, 8), np.float64, "z of a routing"))
     assert routing.z_loss == ruvector.router_z_loss(routing.logits)
@@ -696,7 +730,9 @@ def test_nan_in_a_token_stays_in_its_row(isa, dtype_name, dtype):
     out = layer(x)
     assert np.isnan(out[7]).all()
     assert np.isfinite(np.delete(out, 7, 0)).all()
-    np.testing.assert_allclose(np.delete(out, 7, 0).astype(float), np.delete(clean, 7, 0).astype(float), rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(
+        np.delete(out, 7, 0).astype(float), np.delete(clean, 7, 0).astype(float), rtol=1e-2, atol=1e-2
+    )
 
 
 def test_layer_of_one_token_or_none(isa):
@@ -705,7 +741,9 @@ def test_layer_of_one_token_or_none(isa):
     x = normal(6, np.float32, "x")
     out, routing = layer(x, return_routing=True)
     assert out.shape == (3,)
-    np.testing.assert_allclose(out, sum(w * (x @ weights[e]) for e, w in zip(routing.indices, routing.weights)), rtol=1e-5)
+    np.testing.assert_allclose(
+        out, sum(w * (x @ weights[e]) for e, w in zip(routing.indices, routing.weights)), rtol=1e-5
+    )
     assert layer(np.empty((0, 6), np.float32)).shape == (0, 3)
     functions = ruvector.MixtureOfExperts(2, 1, experts=[lambda t: t[:, :4], lambda t: t[:, :4]])
     assert functions(np.empty((3, 0, 6))).shape == (3, 0, 4)
@@ -716,7 +754,10 @@ def test_layer_promotes_as_numpy_does(isa):
     assert ruvector.MixtureOfExperts(2, 1, experts=np.ones((2, 6, 3)))(x).dtype == np.float64
     assert ruvector.MixtureOfExperts(2, 1, experts=[lambda t: t.astype(float)] * 2)(x).dtype == np.float64
     assert ruvector.MixtureOfExperts(2, 1, experts=[lambda t: t] * 2)(x).dtype == np.float32
-    assert ruvector.MixtureOfExperts(2, 1, experts=np.ones((2, 6, 3), np.float32))([[1, 2, 3, 4, 5, 6]]).dtype == np.float64
+    assert (
+        ruvector.MixtureOfExperts(2, 1, experts=np.ones((2, 6, 3), np.float32))([[1, 2, 3, 4, 5, 6]]).dtype
+        == np.float64
+    )
 
 
 def test_the_options_of_the_layer(isa):
@@ -803,7 +844,9 @@ def test_constant_values_come_back(isa, dtype_name, dtype):
     value = np.full((2, 34, 3), 0.75, dtype)
     for top_k in (1, 2, 8):
         out = ruvector.moe_attention(q, k, value, top_k=top_k).astype(float)
-        tolerance = 0.75 * (3 * reference.storage_unit(dtype) if reference.is_half(dtype) else 40 * reference.unit(dtype))
+        tolerance = 0.75 * (
+            3 * reference.storage_unit(dtype) if reference.is_half(dtype) else 40 * reference.unit(dtype)
+        )
         assert np.abs(out - 0.75).max() <= tolerance
 
 
@@ -949,7 +992,9 @@ def test_routing_agrees_with_mixtral(isa, transformers):
     import torch
     from transformers.models.mixtral import modeling_mixtral
 
-    config = transformers.MixtralConfig(hidden_size=48, intermediate_size=32, num_local_experts=8, num_experts_per_tok=2)
+    config = transformers.MixtralConfig(
+        hidden_size=48, intermediate_size=32, num_local_experts=8, num_experts_per_tok=2
+    )
     if not hasattr(modeling_mixtral, "MixtralTopKRouter"):
         pytest.skip(f"transformers {transformers.__version__} has no MixtralTopKRouter")
     block = modeling_mixtral.MixtralSparseMoeBlock(config).double().eval()

@@ -191,7 +191,10 @@ def test_jax_arrays_are_read_in_place(isa):
 @pytest.mark.parametrize("name", ("linear", "performer", "random_feature"))
 def test_linear_attention_equals_its_formula_in_torch(isa, torch, name, causal):
     """In float64, from the papers: features, their products, the mask, the quotient."""
-    q, k, v = (torch.from_numpy(normal((2, 130, width), np.float64, "linear", role)) for role, width in (("q", 16), ("k", 16), ("v", 10)))
+    q, k, v = (
+        torch.from_numpy(normal((2, 130, width), np.float64, "linear", role))
+        for role, width in (("q", 16), ("k", 16), ("v", 10))
+    )
     w = torch.from_numpy(ruvector.draw_features(40, 16))
     options = {} if name == "linear" else {"projection": w.numpy()}
     out = ruvector.attention(q, k, v, name, causal=causal, **options)

@@ -123,7 +123,9 @@ def test_rope_at_a_million_is_exact_to_the_rounding(dtype_name, dtype):
 def test_rope_of_known_values():
     half = [-0.3011687, 0.9899502, 1.3817733, 1.0099498]
     np.testing.assert_allclose(ruvector.rope(np.ones(4), 1), half, rtol=0, atol=5e-8)
-    np.testing.assert_allclose(ruvector.rope(np.ones(4), 1, interleaved=True), np.array(half)[[0, 2, 1, 3]], rtol=0, atol=5e-8)
+    np.testing.assert_allclose(
+        ruvector.rope(np.ones(4), 1, interleaved=True), np.array(half)[[0, 2, 1, 3]], rtol=0, atol=5e-8
+    )
     assert abs(np.linalg.norm(ruvector.rope(np.ones(16, np.float32), 5)) - 4.0) < 1e-5
 
 
@@ -149,7 +151,13 @@ def test_layouts_agree_after_a_permutation(dtype_name, dtype):
 def test_positions_of_every_kind(dtype_name, dtype):
     x = normal((2, 3, 5, 8), dtype, "positions")
     assert same_bits(ruvector.rope(x), ruvector.rope(x, np.arange(5)))
-    for places in (7, [4, 0, 4, 1, 2], np.array([0.5, -3.25, 1e5, -0.0, 2]), np.arange(10).reshape(2, 1, 5), np.uint8([[[3]]])):
+    for places in (
+        7,
+        [4, 0, 4, 1, 2],
+        np.array([0.5, -3.25, 1e5, -0.0, 2]),
+        np.arange(10).reshape(2, 1, 5),
+        np.uint8([[[3]]]),
+    ):
         check_rope(x, np.asarray(places, np.float64), f"{places}")
         assert same_bits(ruvector.rope(x, places), ruvector.rope(x, np.asarray(places, np.float64)))
     assert same_bits(ruvector.rope(x, 7)[1, 2, 3], ruvector.rope(x[1, 2, 3], 7))
@@ -205,7 +213,9 @@ def test_every_key_of_a_scaling_changes_the_result(name):
     for key, value in scaling.items():
         if key == "rope_type":
             continue
-        other = scaling | {key: not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value * 1.3}
+        other = scaling | {
+            key: not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else value * 1.3
+        }
         other = other | ({key: 37} if isinstance(value, int) and not isinstance(value, bool) else {})
         assert np.abs(ruvector.rope(x, scaling=other) - plain).max() > 1e-6, key
 
@@ -242,7 +252,9 @@ def test_scaling_is_a_value():
         assert pickle.loads(pickle.dumps(a)) == a
     assert ruvector.AttentionType.Rope(scaling=keys) == ruvector.AttentionType.Rope(scaling=scaling)
     assert ruvector.get_attention("rope", scaling=keys) != ruvector.get_attention("rope", scaling=SCALINGS["yarn"])
-    assert repr(scaling).startswith("RopeScaling('yarn', factor=4.0, original_max_position_embeddings=64, beta_fast=8.0")
+    assert repr(scaling).startswith(
+        "RopeScaling('yarn', factor=4.0, original_max_position_embeddings=64, beta_fast=8.0"
+    )
     with pytest.raises(AttributeError):
         scaling.factor = 2
 
@@ -292,7 +304,20 @@ def test_interleaved_rope_is_that_of_gpt_j():
 @EACH
 @pytest.mark.parametrize("dtype_name", FLOATS)
 def test_lengths_around_the_blocks(isa, case, dtype_name):
-    for q_len, kv_len in ((1, 1), (1, 40), (2, 3), (31, 31), (47, 48), (48, 49), (49, 47), (65, 64), (64, 90), (90, 20), (3, 1), (130, 135)):
+    for q_len, kv_len in (
+        (1, 1),
+        (1, 40),
+        (2, 3),
+        (31, 31),
+        (47, 48),
+        (48, 49),
+        (49, 47),
+        (65, 64),
+        (64, 90),
+        (90, 20),
+        (3, 1),
+        (130, 135),
+    ):
         for causal in (False, True):
             name, parameters, *arrays = arrays_of(case, (), q_len, kv_len, DTYPES[dtype_name])
             out = ruvector.attention(*arrays, name, causal=causal, **parameters)
@@ -307,7 +332,18 @@ def test_masks_of_every_shape_compose(isa, case):
     seen = generator("position mask").random((2, 4, q_len, kv_len)) < 0.7
     seen[:, :, 5] = False
     bias = np.where(seen, generator("position bias").standard_normal(seen.shape), -np.inf).astype(np.float32)
-    for mask in (seen, seen[:, :1], seen[0], seen[:, 0], seen[0, 0], seen[0, 0, 1], bias, bias[:, 0], bias[1, 2], bias[0, 0, 2:3]):
+    for mask in (
+        seen,
+        seen[:, :1],
+        seen[0],
+        seen[:, 0],
+        seen[0, 0],
+        seen[0, 0, 1],
+        bias,
+        bias[:, 0],
+        bias[1, 2],
+        bias[0, 0, 2:3],
+    ):
         if mask.shape == (4, q_len, kv_len):
             mask = mask[:2]  # two batch elements, all heads alike
         for options in ({}, {"causal": True}, {"scale": 0.4, "causal": True}):
@@ -362,7 +398,9 @@ def test_batch_elements_and_threads(isa, case, threads):
             assert same_bits(alone, out[at]), f"{case} {at}"
         # one key and value for all of a leading axis
         shared = ruvector.attention(query, key[:, :1], value[0, 0], name, **options, **parameters)
-        assert same_bits(shared[1, 2], ruvector.attention(query[1, 2], key[1, 0], value[0, 0], name, **options, **parameters))
+        assert same_bits(
+            shared[1, 2], ruvector.attention(query[1, 2], key[1, 0], value[0, 0], name, **options, **parameters)
+        )
 
 
 @EACH
@@ -439,7 +477,10 @@ def test_functions_named_after_the_types():
     for case, (options, width) in {
         "multi_query": ({"num_heads": 4}, 8),
         "rope": ({"num_heads": 4, "base": 90.0, "rotary_dim": 4, "interleaved": True, "scaling": SCALINGS["yarn"]}, 32),
-        "xpos": ({"num_heads": 4, "num_kv_heads": 4, "base": 90.0, "gamma": 0.9, "scale_base": 20.0, "interleaved": True}, 32),
+        "xpos": (
+            {"num_heads": 4, "num_kv_heads": 4, "base": 90.0, "gamma": 0.9, "scale_base": 20.0, "interleaved": True},
+            32,
+        ),
         "relative": (
             {
                 "num_heads": 4,
@@ -449,9 +490,22 @@ def test_functions_named_after_the_types():
             },
             32,
         ),
-        "t5": ({"num_heads": 4, "num_buckets": 8, "max_distance": 9, "bidirectional": True, "bias": normal((8, 4), float, "t")}, 32),
+        "t5": (
+            {
+                "num_heads": 4,
+                "num_buckets": 8,
+                "max_distance": 9,
+                "bidirectional": True,
+                "bias": normal((8, 4), float, "t"),
+            },
+            32,
+        ),
     }.items():
-        q, k, v = normal((2, 9, 32), np.float32, "q"), normal((2, 12, width), np.float32, "k"), normal((2, 12, width), np.float32, "v")
+        q, k, v = (
+            normal((2, 9, 32), np.float32, "q"),
+            normal((2, 12, width), np.float32, "k"),
+            normal((2, 12, width), np.float32, "v"),
+        )
         common = {"mask": np.arange(12) > 1, "causal": True, "scale": 0.4, "dropout": 0.2, "training": True, "rng": 1}
         function = getattr(ruvector, f"{case}_attention")
         out = np.empty((2, 9, 32), np.float32)
@@ -461,7 +515,9 @@ def test_functions_named_after_the_types():
             if option in ("num_heads", "num_kv_heads"):
                 continue
             # tables and a largest distance go by the sizes
-            goes = {"max_distance": {"key_embedding", "value_embedding"}, "num_buckets": {"bias", "max_distance"}}.get(option, set())
+            goes = {"max_distance": {"key_embedding", "value_embedding"}, "num_buckets": {"bias", "max_distance"}}.get(
+                option, set()
+            )
             fewer = {name: value for name, value in options.items() if name != option and name not in goes}
             assert not same_bits(out, function(q, k, v, **fewer, **common)), f"{case} {option}"
 
@@ -482,7 +538,8 @@ def test_rope_type_is_attention_over_rotated_rows(isa, scaling):
     join = lambda x: np.swapaxes(x, 1, 2).reshape(2, -1, 32)
     if scaling != "dynamic":
         turned = [
-            join(ruvector.rope(split(x), places, scaling=SCALINGS[scaling])) for x, places in ((query, np.arange(21, 30)), (key, None))
+            join(ruvector.rope(split(x), places, scaling=SCALINGS[scaling]))
+            for x, places in ((query, np.arange(21, 30)), (key, None))
         ]
         by_hand = ruvector.attention(*turned, value, "multi_head", num_heads=2, causal=True)
         reference.within(by_hand, expected.out, expected.bound(), scaling)
@@ -504,7 +561,11 @@ def test_xpos_decays_with_the_distance(isa):
 
 def test_xpos_of_long_sequences_stays_in_range(isa):
     """The factors alone, 0.2857 ** (120,000 / 512) and its inverse, are no float32 numbers."""
-    q, k, v = normal((3, 8), np.float32, "q"), normal((120_000, 8), np.float32, "k"), normal((120_000, 4), np.float32, "v")
+    q, k, v = (
+        normal((3, 8), np.float32, "q"),
+        normal((120_000, 8), np.float32, "k"),
+        normal((120_000, 4), np.float32, "v"),
+    )
     out = ruvector.xpos_attention(q, k, v, 1, causal=True)
     reference.check(out, reference.xpos(q, k, v, num_heads=1, causal=True), "120,000 keys")
 
@@ -526,7 +587,17 @@ def test_xpos_blocks_agree_with_one_another(isa):
 @pytest.mark.parametrize("bidirectional", (False, True))
 def test_buckets_follow_the_definition(bidirectional):
     distances = np.arange(-700, 701)
-    for num_buckets, max_distance in ((32, 128), (4, 2), (4, 3), (8, 64), (12, 20), (32, 17), (64, 600), (2, 100), (5, 9)):
+    for num_buckets, max_distance in (
+        (32, 128),
+        (4, 2),
+        (4, 3),
+        (8, 64),
+        (12, 20),
+        (32, 17),
+        (64, 600),
+        (2, 100),
+        (5, 9),
+    ):
         if bidirectional and num_buckets in (2, 5):
             continue
         if max_distance <= num_buckets // (4 if bidirectional else 2):
@@ -545,7 +616,9 @@ def test_buckets_are_those_of_t5(bidirectional):
 
     distances = np.arange(-1500, 1501)
     for num_buckets, max_distance in ((32, 128), (64, 256), (16, 100), (32, 1000)):
-        theirs = T5Attention._relative_position_bucket(torch.from_numpy(distances), bidirectional, num_buckets, max_distance)
+        theirs = T5Attention._relative_position_bucket(
+            torch.from_numpy(distances), bidirectional, num_buckets, max_distance
+        )
         np.testing.assert_array_equal(_t5_buckets(distances, bidirectional, num_buckets, max_distance), theirs.numpy())
 
 
@@ -675,7 +748,9 @@ def test_scores_of_a_pair_are_those_at_one_position(isa, dtype_name):
     close(score("relative", max_distance=3, key_embedding=a), plain + term)
     single = ruvector.attention_score(q, k[:, :8], "multi_query", num_heads=4)
     close(single, ruvector.attention_score(q, np.tile(k[:, :8], 4), "multi_head", num_heads=4))
-    shared = ruvector.attention_score(q, k[:, :16], "relative", num_heads=4, num_kv_heads=2, max_distance=3, key_embedding=a)
+    shared = ruvector.attention_score(
+        q, k[:, :16], "relative", num_heads=4, num_kv_heads=2, max_distance=3, key_embedding=a
+    )
     repeated = np.repeat(k[:, :16].reshape(3, 2, 8), 2, 1).reshape(3, 32)
     close(shared, ruvector.attention_score(q, repeated, "relative", num_heads=4, max_distance=3, key_embedding=a))
 

@@ -31,7 +31,9 @@ import ruvector
 sdpa = ruvector.scaled_dot_product_attention
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs fork and POSIX signals")
 # qemu's user mode cannot start a thread in a forked child of a process that had threads
-FORKS = pytest.mark.skipif(TIME_FACTOR > 1, reason="forked children of threaded processes have no threads under emulation")
+FORKS = pytest.mark.skipif(
+    TIME_FACTOR > 1, reason="forked children of threaded processes have no threads under emulation"
+)
 
 
 # Instruction sets ----------------------------------------------------------------------------------------------------

@@ -145,5 +145,11 @@ if __name__ == "__main__":
             bits,
         )
         fit(
-            "cospi", lambda z: (cos(pi * sqrt(z)) - 1) / z, lambda z: z / cos(pi * sqrt(z)), tiny, mpf(1) / 16, degrees[7], bits
+            "cospi",
+            lambda z: (cos(pi * sqrt(z)) - 1) / z,
+            lambda z: z / cos(pi * sqrt(z)),
+            tiny,
+            mpf(1) / 16,
+            degrees[7],
+            bits,
         )

@@ -1,0 +1,5 @@
+from duckdb import DuckDBPyConnection
+
+__all__ = ["register"]
+
+def register(con: DuckDBPyConnection) -> None: ...
