@@ -5,7 +5,7 @@ source "$(dirname "$0")/common.sh"
 need gcc libc6-dev make postgresql-15 postgresql-server-dev-15 procps
 test_env
 chmod 711 "$scratch" # servers run as nobody and read the environment's binaries
-extra postgres >"$scratch/sql.txt"
+{ extra postgres; extra sql; } >"$scratch/sql.txt"
 show pip install -r "$scratch/sql.txt"
 cd "$checkout"
 show timeout 360 pytest -s -q -m sql -p no:cacheprovider

@@ -140,7 +140,9 @@ def path(pg_config: str = "pg_config", folder: str | os.PathLike[str] | None = N
     """
     version = server_version(pg_config)
     if version < 18:
-        raise PostgresError(f"servers before PostgreSQL 18 look for extensions in one folder: ruvector pg install (this is {version})")
+        raise PostgresError(
+            f"servers before PostgreSQL 18 look for extensions in one folder: ruvector pg install (this is {version})"
+        )
     home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     where = Path(folder) if folder is not None else Path(home) / "ruvector" / "postgres" / str(version)
     where = where.absolute()

@@ -90,7 +90,9 @@ class Server:
 
     def kill(self):
         """As a crash does it: every process at once, none of them asked."""
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True).stdout.split()
+        children = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True
+        ).stdout.split()
         os.kill(self.process.pid, signal.SIGKILL)
         for pid in children:
             try:
@@ -124,7 +126,11 @@ def literal(value, kind):
     """A value as an SQL expression: kind "vector" makes vectors of float arrays, "array" real[]."""
     value = np.asarray(value, np.float32)
     if kind == "array":
-        text = np.array2string(value, threshold=2**40, separator=",", formatter={"float": number}).replace("\n", "").replace(" ", "")
+        text = (
+            np.array2string(value, threshold=2**40, separator=",", formatter={"float": number})
+            .replace("\n", "")
+            .replace(" ", "")
+        )
         return f"ARRAY{text}::real[]"
     if value.ndim == 1:
         return "'[" + ",".join(map(number, value)) + "]'::vector"
