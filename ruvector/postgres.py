@@ -6,6 +6,7 @@ It needs a C compiler, make, and the server's headers (``postgresql-server-dev-N
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -46,8 +47,8 @@ def server_version(pg_config: str = "pg_config") -> int:
     """The major version of the server that a ``pg_config`` belongs to."""
     text = _run([pg_config, "--version"]).split()
     try:
-        version = int(text[1].split(".")[0].rstrip("develbtarc"))
-    except (IndexError, ValueError):
+        version = int(re.match(r"\d+", text[1])[0])  # type: ignore[index]  # "19devel" too
+    except (IndexError, TypeError):
         raise PostgresError(f"{pg_config} names no version: {' '.join(text)}") from None
     if version < _OLDEST:
         raise PostgresError(f"PostgreSQL {_OLDEST} or newer is needed, {pg_config} is of {version}")
