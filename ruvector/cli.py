@@ -202,6 +202,37 @@ def demo(options: argparse.Namespace) -> None:
 
 @command(
     argument(
+        "action",
+        choices=("install", "path", "demo"),
+        help="install: into the server's folders; path: into a folder of yours, for PostgreSQL 18 and newer; demo: a server "
+        "of its own with NumPy's docstrings as a table",
+    ),
+    argument("--pg-config", default="pg_config", metavar="FILE", help="the server's pg_config (default: that on PATH)"),
+    argument("--server", type=int, choices=(16, 18), default=18, help="demo: which PostgreSQL (default: 18)"),
+)
+def pg(options: argparse.Namespace) -> None:
+    """Build the PostgreSQL extension ruvector_postgres from the package's C sources, and install or show it."""
+    from ruvector import postgres
+
+    with user_errors(postgres.PostgresError):
+        if options.action == "install":
+            for file in postgres.install(options.pg_config):
+                print(file)
+            print("\nin a database: CREATE EXTENSION ruvector_postgres;")
+        elif options.action == "path":
+            for name, value in postgres.path(options.pg_config).items():
+                print(f"ALTER SYSTEM SET {name} = '{value}';")
+            print("SELECT pg_reload_conf();\nCREATE EXTENSION ruvector_postgres;")
+        else:
+            from ruvector.demo import postgres as demo_postgres
+            from ruvector.demo.encoder import MissingModelError
+
+            with user_errors(MissingModelError), progress_bar("encoding") as progress:
+                demo_postgres.show(options.server, progress, print)
+
+
+@command(
+    argument(
         "--filter", action="append", default=[], metavar="TEXT", help="only rows whose name holds TEXT; may repeat"
     ),
     argument("--quick", action="store_true", help="a few rows and little time: under a minute"),

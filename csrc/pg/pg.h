@@ -13,6 +13,19 @@
 #include "varatt.h"
 #endif
 
+#if PG_VERSION_NUM < 160000   /* declares functions without PGDLLEXPORT */
+#undef PG_FUNCTION_INFO_V1
+#define PG_FUNCTION_INFO_V1(name) \
+    extern PGDLLEXPORT Datum name(PG_FUNCTION_ARGS); \
+    extern PGDLLEXPORT const Pg_finfo_record *CppConcat(pg_finfo_, name)(void); \
+    const Pg_finfo_record *CppConcat(pg_finfo_, name)(void) \
+    { \
+        static const Pg_finfo_record info = {1}; \
+        return &info; \
+    } \
+    extern int no_such_variable
+#endif
+
 #include "ruvector.h"
 
 /* pgvector's limit, for arrays too: what fits a page with room for more is no embedding. */

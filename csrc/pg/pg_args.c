@@ -173,9 +173,10 @@ ArrayType *rv_pg_array(int64 rows, int64 dim, bool flat, float **data)
                         errmsg("a result of " INT64_FORMAT " x " INT64_FORMAT " numbers exceeds the largest array", rows, dim)));
     elements = (Size)rows * (Size)dim;
     bytes = ARR_OVERHEAD_NONULLS(ndim) + elements * sizeof(float);
-    ArrayType *a = palloc0(bytes);
+    ArrayType *a = palloc(bytes);   /* not cleared: the caller writes every element */
     SET_VARSIZE(a, bytes);
     a->ndim = ndim;
+    a->dataoffset = 0;
     a->elemtype = FLOAT4OID;
     for (int i = 0; i < ndim; i++) {
         ARR_DIMS(a)[i] = (int)(ndim == 2 && i == 0 ? rows : dim);

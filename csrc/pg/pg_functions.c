@@ -244,11 +244,11 @@ static Datum attend(FunctionCallInfo fcinfo, const char *name)
         params[i] = number_of(fcinfo, at, p);
         rv_pg_check_param(p, params[i]);
     }
-    if (strcmp(name, "causal")) {
+    if (strcmp(name, "causal") && at < PG_NARGS()) {
         causal = !PG_ARGISNULL(at) && PG_GETARG_BOOL(at);
         at++;
     }
-    if (strcmp(name, "linear") && !PG_ARGISNULL(at)) {
+    if (at < PG_NARGS() && !PG_ARGISNULL(at)) {
         scale = PG_GETARG_FLOAT8(at);
         if (!isfinite(scale) || (scale <= 0 && !strcmp(t->family, "linear")))
             ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -36,8 +36,9 @@ static const function functions[] = {
     {"ruvector_mha_search", "table_name regclass, query V, num_heads integer, k integer, id_type anyelement",
      "TABLE(id anyelement, score real)", "STABLE PARALLEL RESTRICTED COST 10000 ROWS 10", "ruvector_mha_search",
      "As the function of four arguments, for tables whose key has the type of id_type."},
-    {"ruvector_cross_attention", "query V, keys M, \"values\" M, causal boolean DEFAULT false, scale double precision DEFAULT NULL",
-     "real[]", "IMMUTABLE PARALLEL SAFE COST 100", "ruvector_type_cross", "Attention of queries over the keys of another sequence."},
+    /* no options: with four arguments a call of the search of this name would be ambiguous */
+    {"ruvector_cross_attention", "query V, keys M, \"values\" M", "real[]", "IMMUTABLE PARALLEL SAFE COST 100",
+     "ruvector_type_cross", "Attention of queries over the keys of another sequence."},
     {NULL, NULL, NULL, NULL, NULL, NULL}};
 
 static const char base[] =
