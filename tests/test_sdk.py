@@ -24,6 +24,16 @@ def qkv(length=6, keys=9, dim=16, v_dim=None, dtype=np.float32, lead=()):
     return [normal(shape, dtype, "sdk", role) for shape, role in zip(shapes, "qkv")]
 
 
+def inputs_of(name):
+    """Queries, keys and values of a type: one sequence where it pairs positions, product keys where they are its keys."""
+    q, k, v = (points(name, x) for x in qkv(5, 9, 64))
+    if name == "reformer":
+        return q, q, v[:5]
+    if name == "sparse_sinkhorn":
+        return q, k[:5], v[:5]
+    return (q, k[:3], v) if name == "product_key" else (q, k, v)
+
+
 def built_like(name):
     return {"lorentz": {"space_only": True}}.get(name, {})
 
@@ -337,12 +347,13 @@ def test_every_type_has_one_way_in(name):
     builder = sdk.AttentionBuilder(64).type(name, **params)
     attention = builder.build(strict=True)
     assert attention.name == name
-    q, k, v = (points(name, x) for x in qkv(5, 9, 64))
+    q, k, v = inputs_of(name)
     k, v = (x[:, : attention.num_kv_heads * attention.head_dim] for x in (k, v))
     expected = ruvector.attention(q, k, v, name, **params)
     assert same_bits(attention(q, k, v), expected)
     assert same_bits(attention.compute(q, list(k), list(v)), expected)
-    assert attention(q[0], k, v).shape == expected.shape[1:]
+    if len(q) != len(k):
+        assert attention(q[0], k, v).shape == expected.shape[1:]
     assert name in repr(attention)
     for other in (builder, attention):
         for again in (pickle.loads(pickle.dumps(other)), copy.copy(other), copy.deepcopy(other)):
