@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import ruvector
-from ruvector._registry import _LACKS, records
+from ruvector._registry import _LACKS, canonical, records
 
 try:
     import duckdb
@@ -212,7 +212,15 @@ def _settings(columns, names):
     return [(np.array(rows), found) for rows, found in groups.values()]
 
 
-# The functions: arrays with a leading axis of rows, which `single` ones lack ------------------------------------------
+# The functions: of one row, or of a batch, whose arrays have an axis of rows in front -----------------------------------
+
+
+_COMPILED = frozenset(record.name for record in records())
+
+
+def _together(options):
+    """Whether rows that come together have the bits of each alone: what Python composes may multiply or sort all of them."""
+    return canonical(options.get("attention_type", "scaled_dot")) in _COMPILED
 
 
 def _score(query, key, *, attention_type="scaled_dot", **options):
@@ -240,6 +248,8 @@ def _cross(queries, keys, *, attention_type="scaled_dot", **options):
     """Each query on its own, as the function of one query: a batch of single queries."""
     if len(queries) == 0 or len(keys) == 0:
         return np.zeros((len(queries), len(keys)), np.result_type(queries, keys))
+    if not _together({"attention_type": attention_type}):
+        return np.stack([ruvector.attention_scores(query, keys, attention_type, **options) for query in queries])
     return ruvector.attention_scores(queries[:, None], keys, attention_type, **options)[:, 0]
 
 
@@ -292,7 +302,7 @@ class _Function(NamedTuple):
         arguments = [kind(column, name, mask) for (name, kind), column in zip(self.arrays, columns)]
         groups = _settings(settings, self.options) if settings else [(None, {})]
         rows = total if keep is None else int(keep.sum())
-        if len(groups) == 1 and self.whole:
+        if len(groups) == 1 and self.whole and _together(groups[0][1]):
             dense = [argument.all() for argument in arguments]
             if all(array is not None for array in dense):
                 return self._result(self.compute(*dense, **groups[0][1]), total, keep)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import ruvector
 import ruvector.cli
+import statements
 from support import check_python
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "types.md"
@@ -109,3 +110,65 @@ def test_example_of_a_type_calls_it(name):
 def test_every_function_of_a_type_is_public():
     for name in RECORDS:
         assert function_of(name).__name__ in ruvector.__all__, name
+
+
+# docs/sql.md: the tables are written from the registry and from the list of statements --------------------------------
+
+SQL = PAGE.with_name("sql.md")
+
+
+def sql_types():
+    """The table of types that C runs."""
+    from ruvector._registry import _LACKS, records
+
+    lines = ["| function | parameters |", "|---|---|"]
+    for record in records():
+        name = {"flash_v2": "flash"}.get(record.name, record.name)
+        own = [f"`{p.name} := {'NULL' if p.default is None else p.default}`" for p in record.parameters]
+        common = [key for key in ("causal", "scale") if key in _LACKS.get(record.name, ())]
+        lines.append(f"| `ruvector_{name}_attention` | {', '.join(own)}{f' (no `{common[0]}`)' if common else ''} |")
+    return "\n".join(lines)
+
+
+def sql_statements():
+    """The table of statements that run in another form."""
+    lines = ["| document | statement | DuckDB | PostgreSQL | why |", "|---|---|---|---|---|"]
+    for scene in statements.SCENES:
+        for statement in scene.statements:
+            if statement.forms:
+                how = (
+                    "absent" if form is None else "as written" if form == statement.text else "another form"
+                    for form in (statement.form("duckdb"), statement.form("postgres"))
+                )
+                lines.append(f"| {scene.document} | {statement.name} | {' | '.join(how)} | {statement.why} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("mark, table", [("types", sql_types), ("statements", sql_statements)])
+def test_tables_of_the_page_of_sql(mark, table):
+    if not SQL.exists():
+        pytest.skip("docs/sql.md is not beside the tests")
+    assert f"<!-- {mark} -->\n{table()}\n" in SQL.read_text(encoding="utf-8")
+
+
+@pytest.mark.sql
+def test_examples_of_the_page_of_sql():
+    """Blocks run in their order; where a block of text follows, it is what the last statement prints."""
+    if not SQL.exists():
+        pytest.skip("docs/sql.md is not beside the tests")
+    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    text = SQL.read_text(encoding="utf-8").split("\n## DuckDB\n")[1].split("\n## What the documents")[0]
+    names, relation, blocks = {}, None, re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert {kind for kind, _ in blocks} == {"console", "python", "sql", "text"}
+    for kind, block in blocks:
+        if kind == "python":
+            exec(block, names)
+        elif kind == "sql":
+            for statement in names["con"].extract_statements(block):
+                relation = names["con"].sql(statement.query)
+                assert statement.type != duckdb.StatementType.SELECT or len(relation.fetchall()) > 0
+                relation = names["con"].sql(statement.query) if statement.type == duckdb.StatementType.SELECT else None
+        elif kind == "text":
+            assert str(relation).strip() == block.strip()
+    names["con"].close()

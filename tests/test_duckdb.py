@@ -302,3 +302,49 @@ def test_errors_are_duckdbs(con, sql, text):
     with pytest.raises(duckdb.InvalidInputException, match=text):
         con.execute(f"SELECT {sql}").fetchall()
     assert con.execute("SELECT ruvector_version()").fetchall() == [(ruvector.__version__,)]
+
+
+def test_arrays_and_words_as_options(con):
+    query, keys, values = (normal(shape, np.float32, str(shape)) for shape in ((16,), (9, 16), (9, 8)))
+    table(con, "t", q=([query], "FLOAT[]"), k=([keys], "FLOAT[][]"), v=([values], "FLOAT[][]"))
+    projection = normal((4, 16), np.float64, "projection")
+    for sql, expected in (
+        (
+            "alibi_attention(q, k, v, 2, slopes := [0.5, 0.25])",
+            ruvector.alibi_attention(query, keys, values, 2, slopes=[0.5, 0.25]),
+        ),
+        ("linear_attention(q, k, v, 'relu')", ruvector.attention(query, keys, values, "linear", feature_map="relu")),
+        (
+            "local_attention(q, k, v, 4, scale := 2)",
+            ruvector.attention(query, keys, values, "local", window_size=4, scale=2),
+        ),
+        (
+            f"performer_attention(q, k, v, 4, projection := {projection.tolist()}::DOUBLE[][])",
+            ruvector.attention(query, keys, values, "performer", num_features=4, projection=projection),
+        ),
+        ("attention(q, k, v, 'causal', {'dropout': 0.5})", ruvector.attention(query, keys, values, "causal")),
+        (
+            "attention(q, k, v, 'sparse', {'pattern': 'fixed', 'stride': 3})",
+            ruvector.attention(query, keys, values, "sparse", pattern="fixed", stride=3),
+        ),
+    ):
+        equal(column(con, f"SELECT ruvector_{sql} FROM t"), [expected], np.float32)
+
+
+@pytest.mark.parametrize("name", [r.name for r in ruvector.attention_types() if r.name not in C_TYPES])
+def test_types_that_python_composes(con, name):
+    """By name, through the function of all types; a batch of rows as each alone."""
+    query, keys, values = (
+        list(normal((12, *shape), np.float32, name, str(shape)) * np.float32(0.1))
+        for shape in ((16,), (9, 16), (9, 16))
+    )
+    table(con, "t", q=(query, "FLOAT[16]"), k=(keys, "FLOAT[16][]"), v=(values, "FLOAT[16][]"))
+    try:
+        expected = [ruvector.attention(q, k, v, name) for q, k, v in zip(query, keys, values)]
+    except (TypeError, ValueError) as error:
+        text = str(error).split("\n")[0]
+        with pytest.raises(duckdb.InvalidInputException) as caught:
+            column(con, f"SELECT ruvector_attention(q, k, v, '{name}') FROM t")
+        assert type(error).__name__ in str(caught.value), text
+        return
+    equal(column(con, f"SELECT ruvector_attention(q, k, v, '{name}') FROM t ORDER BY i"), expected, np.float32)
