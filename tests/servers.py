@@ -100,6 +100,9 @@ class Server:
             except ProcessLookupError:
                 pass
         self.process.wait()
+        for pid in children:  # a server does not start beside one of another's
+            while Path(f"/proc/{pid}").exists():
+                time.sleep(0.01)
 
     def stop(self):
         print(f"\nPostgreSQL {self.version}: {getattr(self, 'statements', 0)} statements of the documents", flush=True)
