@@ -43,12 +43,107 @@ def test_attention_equals_its_definition(heads, kv_heads, causal, cross, bias):
         w |= {f"b_{n}": draw(w[f"w_{n}"].shape[1:], np.float64, "b", n) for n in "qkvo"}
     x = normal((3, 6, width), np.float64, "x")
     memory = normal((3, 8, memory_width), np.float64, "memory") if cross else x
-    layer = sdk.MultiHeadAttention(**w, num_heads=heads, num_kv_heads=kv_heads, causal=causal)
-    got = layer(x, memory) if cross else layer(x)
+    got = (
+        sdk.AttentionBuilder(width)
+        .grouped_query(heads, kv_heads)
+        .causal(causal)
+        .weights(**w)
+        .build()(x, memory, memory)
+    )
     for i in range(3):
         np.testing.assert_allclose(got[i], reference_attention(x[i], memory[i], w, heads, kv_heads, causal), atol=1e-13)
-    for name in ("w_q", "w_k", "w_v"):
-        assert np.array_equal(getattr(layer, name), w[name])
+
+
+# Decoding through caches
+
+
+DECODERS = {
+    "multi_head": lambda: sdk.multi_head(24, 4).causal(),
+    "scale": lambda: sdk.multi_head(24, 4).causal().scale(0.1),
+    "softcap": lambda: sdk.AttentionBuilder(24).scaled_dot(softcap=0.5).causal(),
+    "flash_v2": lambda: sdk.flash(24, 4).causal().num_heads(3),
+    "grouped_query": lambda: sdk.AttentionBuilder(24).grouped_query(6, 2).causal(),
+    "multi_query": lambda: sdk.AttentionBuilder(24).multi_query(6).causal(),
+    "causal": lambda: sdk.AttentionBuilder(24).type("causal"),
+    "rope": lambda: sdk.AttentionBuilder(24).rope(2, 1, base=100.0, rotary_dim=6, interleaved=True).causal(),
+    "rotate": lambda: sdk.scaled_dot(24).num_heads(6, 2).rotate(50.0).causal(),
+    "window": lambda: sdk.AttentionBuilder(24).sliding_window(4).num_heads(4, 2).rotate(50.0),
+}
+
+
+@pytest.mark.parametrize("steps", [[1] * 11, [5, 1, 3, 2]])
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-13)])
+@pytest.mark.parametrize("kind", DECODERS)
+def test_decoding_through_a_cache_equals_the_whole(kind, dtype, tolerance, steps):
+    attention = DECODERS[kind]().init(3, dtype=dtype).build()
+    x = normal((2, 11, 24), dtype, "x")
+    whole, cache, at = attention(x, x, x), attention.cache(batch=2, dtype=dtype), 0
+    for count in steps:
+        part = x[:, at : at + count]
+        got = attention(part, part, part, cache=cache)
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got, whole[:, at : at + count], rtol=0, atol=tolerance)
+        at += count
+    assert cache.length == at == 11
+    alone = attention.cache(dtype=dtype)
+    attention.compute(x[0, :10], x[0, :10], x[0, :10], cache=alone)
+    np.testing.assert_allclose(
+        attention(x[0, 10], x[0, 10:], x[0, 10:], cache=alone), whole[0, 10], rtol=0, atol=tolerance
+    )
+
+
+def test_each_option_of_a_decoder_has_its_effect():
+    x = normal((11, 24), np.float64, "x")
+    results = {
+        kind: DECODERS[kind]().init(3, dtype=np.float64).build() for kind in ("multi_head", "scale", "rotate", "window")
+    }
+    results |= {
+        "wide": sdk.AttentionBuilder(24)
+        .sliding_window(5)
+        .num_heads(4, 2)
+        .rotate(50.0)
+        .init(3, dtype=np.float64)
+        .build()
+    }
+    found = [attention(x, x, x, cache=attention.cache(dtype=np.float64)) for attention in results.values()]
+    assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(found) for b in found[:i])
+
+
+def test_caches_that_do_not_fit_are_refused():
+    x = np.ones((3, 24))
+    causal = sdk.multi_head(24, 4).causal().build()
+    window = sdk.AttentionBuilder(24).sliding_window(4).build()
+    dynamic = {"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 8}
+    for call, error, text in (
+        (lambda: causal(x, x, x, cache=3), TypeError, "cache must be a KVCache, got int"),
+        (
+            lambda: causal(x, x, x, cache=ruvector.KVCache(4, 5)),
+            ValueError,
+            r"\(4, 6, 6\) and window None, got \(4, 5, 5\)",
+        ),
+        (lambda: window(x, x, x, cache=ruvector.KVCache(1, 24)), ValueError, "window 4, got .* and None"),
+        (
+            lambda: causal(x, x, x, cache=causal.cache(), mask=np.ones((3, 3), bool)),
+            ValueError,
+            "mask does not go with a cache",
+        ),
+        (lambda: causal.with_mask([True])(x, x, x, cache=causal.cache()), ValueError, "mask does not go with a cache"),
+        (lambda: causal(x, x[:2], x[:2], cache=causal.cache()), ValueError, "of the same tokens"),
+        (lambda: sdk.multi_head(24, 4).build().cache(), ValueError, "cache is for causal attention"),
+        (
+            lambda: sdk.linear(24, 8).causal().build().cache(),
+            ValueError,
+            "'performer' does not decode through a cache; causal, flash",
+        ),
+        (lambda: sdk.AttentionBuilder(24).rope(4, scaling=dynamic).causal().build().cache(), ValueError, "'dynamic'"),
+    ):
+        with pytest.raises(error, match=text):
+            call()
+    dropping = sdk.multi_head(24, 4).causal().dropout(0.1).build()
+    with pytest.raises(ValueError, match="training with dropout"):
+        dropping(x, x, x, cache=dropping.cache(), training=True, rng=0)
+    cache = dropping.cache(dtype=np.float64)
+    np.testing.assert_allclose(dropping(x, x, x, cache=cache), dropping(x, x, x), atol=1e-13)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "swiglu"])
@@ -85,18 +180,9 @@ def attention_of(module, heads, causal=False):
         np.split(numbers(module.in_proj_weight), 3),
         np.split(numbers(module.in_proj_bias), 3),
     )
-    return sdk.MultiHeadAttention(
-        w_q.T,
-        w_k.T,
-        w_v.T,
-        numbers(module.out_proj.weight).T,
-        b_q=b_q,
-        b_k=b_k,
-        b_v=b_v,
-        b_o=numbers(module.out_proj.bias),
-        num_heads=heads,
-        causal=causal,
-    )
+    w_o, b_o = numbers(module.out_proj.weight), numbers(module.out_proj.bias)
+    weights = {"w_q": w_q.T, "w_k": w_k.T, "w_v": w_v.T, "w_o": w_o.T, "b_q": b_q, "b_k": b_k, "b_v": b_v, "b_o": b_o}
+    return sdk.multi_head(len(w_q), heads).causal(causal).weights(**weights).build()
 
 
 def norm_of(module):
@@ -326,30 +412,11 @@ def test_files_that_do_not_fit_are_refused_by_name(tmp_path):
 
 
 EYE = np.eye(4)
-ATTENTION = {"w_q": EYE, "w_k": EYE, "w_v": EYE, "w_o": EYE}
 
 
 @pytest.mark.parametrize(
     "call, error, text",
     [
-        (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=3), ValueError, "w_q has 4 columns, which 3 heads"),
-        (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=0), ValueError, "num_heads must be at least 1, got 0"),
-        (
-            lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=4, num_kv_heads=3),
-            ValueError,
-            "num_heads 4 must be divisible by num_kv_heads 3",
-        ),
-        (
-            lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=4, num_kv_heads=2),
-            ValueError,
-            "w_k must have 2 columns, got 4",
-        ),
-        (
-            lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=2)(np.ones((2, 4)), cache=ruvector.KVCache(2, 2)),
-            ValueError,
-            "cache is for causal self-attention",
-        ),
-        (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=2)(np.ones(4)), ValueError, r"\.\.\., L, 4"),
         (lambda: sdk.LayerNorm(EYE), ValueError, "weight must have one axis"),
         (lambda: sdk.LayerNorm(EYE[0], EYE[0, :2]), ValueError, r"bias must have shape \(4,\), got \(2,\)"),
         (lambda: sdk.LayerNorm(EYE[0], eps=-1), ValueError, "eps must be at least 0, got -1"),

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-import ruvector
 from ruvector import _coerce, _options
-from ruvector.sdk.layers import LayerNorm, MultiHeadAttention, TransformerLayer
+from ruvector.sdk.builder import multi_head
+from ruvector.sdk.layers import LayerNorm, TransformerLayer
 from ruvector.sdk.stages import FeedForward
 
 _ACTIVATIONS = {
@@ -121,7 +121,10 @@ class _Tensors:
         if x.shape != shape:
             raise ValueError(f"{self.path}: {name} must have shape {shape}, got {x.shape}")
         self.size += x.size
-        return np.asarray(x, self.dtype)
+        x = x.astype(self.dtype, copy=False)
+        # layers keep read-only arrays without a copy
+        x.setflags(write=False)
+        return x
 
     def linear(self, name, rows, columns):
         """w (in, out) and b of a layer stored as (out, in)."""
@@ -270,9 +273,8 @@ class Decoder:
 
     def caches(self, *, batch=1, capacity=0, dtype=None):
         """An empty `KVCache` for each layer; `dtype` that of the weights when None."""
-        sizes = (self.num_heads, self.width // self.num_heads)
         dtype = self._words.dtype if dtype is None else dtype
-        return [ruvector.KVCache(*sizes, batch=batch, capacity=capacity, dtype=dtype) for _ in self.layers]
+        return [layer.attention.cache(batch=batch, capacity=capacity, dtype=dtype) for layer in self.layers]
 
     def __call__(self, ids, caches=None):
         """Logits, of the same tokens whether they come at once or one after the other.
@@ -410,7 +412,8 @@ def _encoder(file, settings, kind):
         (w_q, b_q), (w_k, b_k), (w_v, b_v), (w_o, b_o) = (
             tensors.linear(at + name, width, width) for name in (names.query, names.key, names.value, names.merge)
         )
-        attention = MultiHeadAttention(w_q, w_k, w_v, w_o, num_heads=heads, b_q=b_q, b_k=b_k, b_v=b_v, b_o=b_o)
+        weights = {"w_q": w_q, "w_k": w_k, "w_v": w_v, "w_o": w_o, "b_q": b_q, "b_k": b_k, "b_v": b_v, "b_o": b_o}
+        attention = multi_head(width, heads).weights(**weights).build()
         w_up, b_up = tensors.linear(at + names.up, width, hidden)
         w_down, b_down = tensors.linear(at + names.down, hidden, width)
         network = FeedForward(w_up, w_down, b_up=b_up, b_down=b_down, activation=activation)
@@ -447,9 +450,8 @@ def _gpt2(file, settings):
         w, b = tensors.columns(at + "attn.c_attn", width, 3 * width)
         w_o, b_o = tensors.columns(at + "attn.c_proj", width, width)
         (w_q, w_k, w_v), (b_q, b_k, b_v) = np.split(w, 3, axis=1), np.split(b, 3)
-        attention = MultiHeadAttention(
-            w_q, w_k, w_v, w_o, num_heads=heads, b_q=b_q, b_k=b_k, b_v=b_v, b_o=b_o, causal=True
-        )
+        weights = {"w_q": w_q, "w_k": w_k, "w_v": w_v, "w_o": w_o, "b_q": b_q, "b_k": b_k, "b_v": b_v, "b_o": b_o}
+        attention = multi_head(width, heads).causal().weights(**weights).build()
         w_up, b_up = tensors.columns(at + "mlp.c_fc", width, hidden)
         w_down, b_down = tensors.columns(at + "mlp.c_proj", hidden, width)
         network = FeedForward(w_up, w_down, b_up=b_up, b_down=b_down, activation=activation)
