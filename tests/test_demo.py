@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 import pytest
 import ruvector
-from ruvector import cli, demo
+from ruvector import cli, demo, sdk
 from ruvector.demo import cache, corpus, encoder, search
 from support import TIME_FACTOR, check_python, generator, run_python
 
@@ -165,28 +165,29 @@ def test_embeddings_equal_torch(model, published):
     assert np.abs(model.encode(TEXTS) - expected).max() <= 1e-5
 
 
+@pytest.fixture
+def calls(monkeypatch):
+    """What each call of a layer's attention gets, in order."""
+    found, attend = [], sdk.Attention.__call__
+
+    def record(self, query, key, value, *, mask=None, **options):
+        found.append((self, query, key, value, mask))
+        return attend(self, query, key, value, mask=mask, **options)
+
+    monkeypatch.setattr(sdk.Attention, "__call__", record)
+    return found
+
+
 @needs_weights
-def test_every_attention_call_is_one_of_ruvector_on_views(model, monkeypatch):
-    calls = []
-    attend = ruvector.scaled_dot_product_attention
-
-    def record(query, key, value, **options):
-        calls.append((query, key, value, options))
-        return attend(query, key, value, **options)
-
-    monkeypatch.setattr(ruvector, "scaled_dot_product_attention", record)
+def test_every_layer_attends_through_ruvector(model, calls):
     before = model.attention_calls
     texts = ["a", "some more words than that", "three words here"]
     model.encode(texts)
     lengths = [len(row) for row in model.tokenize(texts)]
     assert len(calls) == model.attention_calls - before == 6
-    for query, key, value, options in calls:
-        for array in (query, key, value, options["out"]):
-            assert array.shape == (3, 12, max(lengths), 32)
-            assert array.strides[-1] == array.itemsize
-            assert not array.flags.owndata
-        assert query.base is key.base is value.base
-        mask = options["attn_mask"]
+    for attention, query, key, value, mask in calls:
+        assert (attention.name, attention.num_heads, attention.head_dim) == ("multi_head", 12, 32)
+        assert query is key is value and query.shape == (3, max(lengths), 384)
         assert mask.shape == (3, 1, 1, max(lengths))
         assert mask.dtype == bool
         # batches are sorted by length, longest first
@@ -194,17 +195,9 @@ def test_every_attention_call_is_one_of_ruvector_on_views(model, monkeypatch):
 
 
 @needs_weights
-def test_texts_of_one_length_need_no_mask(model, monkeypatch):
-    masks = []
-    attend = ruvector.scaled_dot_product_attention
-
-    def record(query, key, value, **options):
-        masks.append(options["attn_mask"])
-        return attend(query, key, value, **options)
-
-    monkeypatch.setattr(ruvector, "scaled_dot_product_attention", record)
+def test_texts_of_one_length_need_no_mask(model, calls):
     model.encode(["sort an array", "flip an array"])
-    assert masks == [None] * 6
+    assert [mask for *_, mask in calls] == [None] * 6
 
 
 @needs_weights

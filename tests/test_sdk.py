@@ -533,6 +533,13 @@ def test_models_with_fewer_key_heads_run():
         changed[3:] = 0
         # what comes later is not seen
         assert same_bits(attention(changed, changed, changed)[:3], attention(x, x, x)[:3])
+    for name, heads in (("t5-3b", 32), ("google-t5/T5-11B", 128)):
+        wide = sdk.from_model_name(name)
+        with pytest.raises(ValueError, match=f"num_heads {heads} \\* head_dim 128 must be 1024.*init project"):
+            wide.build()
+        built = wide.init().build(strict=True)
+        assert (built.name, built.dim, built.num_heads, built.head_dim) == ("t5", 1024, heads, 128)
+        assert built.weights["w_o"].shape == (heads * 128, 1024)
     assert sdk.from_model_name("llama-3.1-8b").build().params["scaling"].factor == 8.0
 
 

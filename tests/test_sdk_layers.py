@@ -1,12 +1,13 @@
 """Transformer layers and models from files: float64 references, torch.nn with copied weights, and what is refused."""
 
 import json
+import textwrap
 
 import numpy as np
 import pytest
 import ruvector
 from ruvector import sdk
-from support import generator, normal
+from support import check_python, generator, normal
 
 
 def draw(shape, dtype, *seed):
@@ -43,12 +44,107 @@ def test_attention_equals_its_definition(heads, kv_heads, causal, cross, bias):
         w |= {f"b_{n}": draw(w[f"w_{n}"].shape[1:], np.float64, "b", n) for n in "qkvo"}
     x = normal((3, 6, width), np.float64, "x")
     memory = normal((3, 8, memory_width), np.float64, "memory") if cross else x
-    layer = sdk.MultiHeadAttention(**w, num_heads=heads, num_kv_heads=kv_heads, causal=causal)
-    got = layer(x, memory) if cross else layer(x)
+    got = (
+        sdk.AttentionBuilder(width)
+        .grouped_query(heads, kv_heads)
+        .causal(causal)
+        .weights(**w)
+        .build()(x, memory, memory)
+    )
     for i in range(3):
         np.testing.assert_allclose(got[i], reference_attention(x[i], memory[i], w, heads, kv_heads, causal), atol=1e-13)
-    for name in ("w_q", "w_k", "w_v"):
-        assert np.array_equal(getattr(layer, name), w[name])
+
+
+# Decoding through caches
+
+
+DECODERS = {
+    "multi_head": lambda: sdk.multi_head(24, 4).causal(),
+    "scale": lambda: sdk.multi_head(24, 4).causal().scale(0.1),
+    "softcap": lambda: sdk.AttentionBuilder(24).scaled_dot(softcap=0.5).causal(),
+    "flash_v2": lambda: sdk.flash(24, 4).causal().num_heads(3),
+    "grouped_query": lambda: sdk.AttentionBuilder(24).grouped_query(6, 2).causal(),
+    "multi_query": lambda: sdk.AttentionBuilder(24).multi_query(6).causal(),
+    "causal": lambda: sdk.AttentionBuilder(24).type("causal"),
+    "rope": lambda: sdk.AttentionBuilder(24).rope(2, 1, base=100.0, rotary_dim=6, interleaved=True).causal(),
+    "rotate": lambda: sdk.scaled_dot(24).num_heads(6, 2).rotate(50.0).causal(),
+    "window": lambda: sdk.AttentionBuilder(24).sliding_window(4).num_heads(4, 2).rotate(50.0),
+}
+
+
+@pytest.mark.parametrize("steps", [[1] * 11, [5, 1, 3, 2]])
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-13)])
+@pytest.mark.parametrize("kind", DECODERS)
+def test_decoding_through_a_cache_equals_the_whole(kind, dtype, tolerance, steps):
+    attention = DECODERS[kind]().init(3, dtype=dtype).build()
+    x = normal((2, 11, 24), dtype, "x")
+    whole, cache, at = attention(x, x, x), attention.cache(batch=2, dtype=dtype), 0
+    for count in steps:
+        part = x[:, at : at + count]
+        got = attention(part, part, part, cache=cache)
+        assert got.dtype == dtype
+        np.testing.assert_allclose(got, whole[:, at : at + count], rtol=0, atol=tolerance)
+        at += count
+    assert cache.length == at == 11
+    alone = attention.cache(dtype=dtype)
+    attention.compute(x[0, :10], x[0, :10], x[0, :10], cache=alone)
+    np.testing.assert_allclose(
+        attention(x[0, 10], x[0, 10:], x[0, 10:], cache=alone), whole[0, 10], rtol=0, atol=tolerance
+    )
+
+
+def test_each_option_of_a_decoder_has_its_effect():
+    x = normal((11, 24), np.float64, "x")
+    results = {
+        kind: DECODERS[kind]().init(3, dtype=np.float64).build() for kind in ("multi_head", "scale", "rotate", "window")
+    }
+    results |= {
+        "wide": sdk.AttentionBuilder(24)
+        .sliding_window(5)
+        .num_heads(4, 2)
+        .rotate(50.0)
+        .init(3, dtype=np.float64)
+        .build()
+    }
+    found = [attention(x, x, x, cache=attention.cache(dtype=np.float64)) for attention in results.values()]
+    assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(found) for b in found[:i])
+
+
+def test_caches_that_do_not_fit_are_refused():
+    x = np.ones((3, 24))
+    causal = sdk.multi_head(24, 4).causal().build()
+    window = sdk.AttentionBuilder(24).sliding_window(4).build()
+    dynamic = {"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 8}
+    for call, error, text in (
+        (lambda: causal(x, x, x, cache=3), TypeError, "cache must be a KVCache, got int"),
+        (
+            lambda: causal(x, x, x, cache=ruvector.KVCache(4, 5)),
+            ValueError,
+            r"\(4, 6, 6\) and window None, got \(4, 5, 5\)",
+        ),
+        (lambda: window(x, x, x, cache=ruvector.KVCache(1, 24)), ValueError, "window 4, got .* and None"),
+        (
+            lambda: causal(x, x, x, cache=causal.cache(), mask=np.ones((3, 3), bool)),
+            ValueError,
+            "mask does not go with a cache",
+        ),
+        (lambda: causal.with_mask([True])(x, x, x, cache=causal.cache()), ValueError, "mask does not go with a cache"),
+        (lambda: causal(x, x[:2], x[:2], cache=causal.cache()), ValueError, "of the same tokens"),
+        (lambda: sdk.multi_head(24, 4).build().cache(), ValueError, "cache is for causal attention"),
+        (
+            lambda: sdk.linear(24, 8).causal().build().cache(),
+            ValueError,
+            "'performer' does not decode through a cache; causal, flash",
+        ),
+        (lambda: sdk.AttentionBuilder(24).rope(4, scaling=dynamic).causal().build().cache(), ValueError, "'dynamic'"),
+    ):
+        with pytest.raises(error, match=text):
+            call()
+    dropping = sdk.multi_head(24, 4).causal().dropout(0.1).build()
+    with pytest.raises(ValueError, match="training with dropout"):
+        dropping(x, x, x, cache=dropping.cache(), training=True, rng=0)
+    cache = dropping.cache(dtype=np.float64)
+    np.testing.assert_allclose(dropping(x, x, x, cache=cache), dropping(x, x, x), atol=1e-13)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "swiglu"])
@@ -85,18 +181,9 @@ def attention_of(module, heads, causal=False):
         np.split(numbers(module.in_proj_weight), 3),
         np.split(numbers(module.in_proj_bias), 3),
     )
-    return sdk.MultiHeadAttention(
-        w_q.T,
-        w_k.T,
-        w_v.T,
-        numbers(module.out_proj.weight).T,
-        b_q=b_q,
-        b_k=b_k,
-        b_v=b_v,
-        b_o=numbers(module.out_proj.bias),
-        num_heads=heads,
-        causal=causal,
-    )
+    w_o, b_o = numbers(module.out_proj.weight), numbers(module.out_proj.bias)
+    weights = {"w_q": w_q.T, "w_k": w_k.T, "w_v": w_v.T, "w_o": w_o.T, "b_q": b_q, "b_k": b_k, "b_v": b_v, "b_o": b_o}
+    return sdk.multi_head(len(w_q), heads).causal(causal).weights(**weights).build()
 
 
 def norm_of(module):
@@ -231,6 +318,58 @@ def test_encoders_equal_those_of_transformers(torch, transformers, tmp_path, kin
     np.testing.assert_allclose(model(ids[0], **{k: v[0] for k, v in options.items()}), got[0], atol=1e-6)
 
 
+LLAMAS = {
+    "llama": {"num_key_value_heads": 2},
+    "llama tied": {"tie_word_embeddings": True},
+    "llama biases": {"num_key_value_heads": 1, "attention_bias": True, "head_dim": 10},
+    "llama scaled": {
+        "rope_parameters": {
+            "rope_theta": 500.0,
+            "rope_type": "llama3",
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 16,
+        }
+    },
+    "mistral": {"num_key_value_heads": 2, "sliding_window": 5},
+    "mistral whole": {"sliding_window": None, "head_dim": 6},
+    "qwen2": {"num_key_value_heads": 2},
+    "qwen2 tied": {"tie_word_embeddings": True},
+}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("case", LLAMAS)
+def test_llama_and_its_family_equal_those_of_transformers(torch, transformers, tmp_path, case):
+    kind = case.split()[0]
+    name = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}[kind]
+    sizes = {
+        "vocab_size": 97,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 3,
+        "intermediate_size": 50,
+    }
+    config = getattr(transformers, f"{name}Config")(
+        **sizes, max_position_embeddings=40, attn_implementation="eager", **{"num_key_value_heads": 4, **LLAMAS[case]}
+    )
+    theirs = shake(torch, getattr(transformers, f"{name}ForCausalLM")(config))
+    tensors = published(theirs)
+    if config.tie_word_embeddings:
+        tensors.pop("lm_head.weight")
+    model = sdk.load(write(tmp_path / kind, config.to_dict(), tensors))
+    ids = generator("ids").integers(0, 97, (2, 17))
+    expected = numbers(theirs.double()(torch.from_numpy(ids))[0])
+    got = model(ids)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
+    caches = model.caches(batch=2)
+    assert caches[0].window == LLAMAS[case].get("sliding_window")
+    for i in range(17):
+        np.testing.assert_allclose(model(ids[:, i : i + 1], caches), got[:, i : i + 1], rtol=0, atol=1e-5)
+
+
 @pytest.mark.peer
 def test_gpt2_equals_that_of_transformers(torch, transformers, tmp_path):
     config, theirs = small(transformers, "gpt2")
@@ -273,6 +412,135 @@ def test_decoding_through_caches_equals_the_full_forward(tmp_path, steps):
         at += count
     assert at == 12
     assert [cache.length for cache in caches] == [12] * 3
+
+
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "num_hidden_layers": 2,
+    "intermediate_size": 50,
+    "max_position_embeddings": 40,
+}
+
+
+def llama_tensors(bias=()):
+    shapes = {"model.embed_tokens.weight": (97, 32), "lm_head.weight": (97, 32), "model.norm.weight": (32,)}
+    for i in range(2):
+        at = f"model.layers.{i}."
+        for part, rows in (("q", 32), ("k", 16), ("v", 16), ("o", 32)):
+            shapes[f"{at}self_attn.{part}_proj.weight"] = rows, 32
+            if part in bias:
+                shapes[f"{at}self_attn.{part}_proj.bias"] = (rows,)
+        shapes |= {f"{at}mlp.{part}_proj.weight": (50, 32) for part in ("gate", "up")}
+        shapes |= {f"{at}mlp.down_proj.weight": (32, 50)}
+        shapes |= {f"{at}{part}_layernorm.weight": (32,) for part in ("input", "post_attention")}
+    return {name: draw(shape, np.float32, name) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("kind, change", [("llama", {}), ("mistral", {"sliding_window": 4}), ("qwen2", {})])
+def test_the_family_of_llama_decodes_token_by_token(tmp_path, kind, change):
+    pytest.importorskip("safetensors", reason="models are read with safetensors")
+    tensors = llama_tensors("qkv" if kind == "qwen2" else "")
+    model = sdk.load(write(tmp_path / kind, {**LLAMA, "model_type": kind, **change}, tensors))
+    assert model.num_parameters == sum(x.size for x in tensors.values())
+    ids = generator("ids").integers(0, 97, (2, 15))
+    whole, caches = model(ids), model.caches(batch=2)
+    for i in range(15):
+        np.testing.assert_allclose(model(ids[:, i : i + 1], caches), whole[:, i : i + 1], rtol=0, atol=1e-5)
+    # the last token sees the first where no window hides it: two layers of four tokens reach six back
+    other = ids.copy()
+    other[:, 0] += 1 - 2 * (other[:, 0] > 50)
+    assert (np.abs(model(other)[:, -1] - whole[:, -1]).max() > 1e-4) == (kind != "mistral")
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float64"])
+def test_weights_of_every_width(tmp_path, name):
+    pytest.importorskip("safetensors", reason="models are read with safetensors")
+    dtype = np.dtype(pytest.importorskip("ml_dtypes").bfloat16) if name == "bfloat16" else np.dtype(name)
+    tensors = {k: x.astype(dtype) for k, x in llama_tensors().items()}
+    ids = generator("ids").integers(0, 97, 9)
+    got = sdk.load(write(tmp_path / "stored", LLAMA, tensors))(ids)
+    own = np.float64 if name == "float64" else np.float32
+    assert got.dtype == own
+    # what is stored is read exactly
+    plain = {k: x.astype(own) for k, x in tensors.items()}
+    np.testing.assert_array_equal(got, sdk.load(write(tmp_path / "plain", LLAMA, plain))(ids))
+
+
+def test_bfloat16_without_its_package_says_what_to_install(tmp_path):
+    pytest.importorskip("safetensors", reason="models are read with safetensors")
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    folder = write(tmp_path / "m", LLAMA, {k: x.astype(ml_dtypes.bfloat16) for k, x in llama_tensors().items()})
+    for absent, text in (("ml_dtypes", 'the extra "bf16" installs'), ("safetensors", 'the extra "sdk" installs')):
+        code = f"""
+            import sys
+            sys.modules[{absent!r}] = None
+            from ruvector import sdk
+            try:
+                sdk.load({str(folder)!r})
+            except ImportError as error:
+                assert error.name == {absent!r}
+                print(error)
+        """
+        assert text in check_python(textwrap.dedent(code))
+
+
+def test_models_of_several_files(tmp_path):
+    pytest.importorskip("safetensors", reason="models are read with safetensors")
+    from safetensors.numpy import save_file
+
+    folder, tensors = tmp_path / "model", llama_tensors()
+    whole = sdk.load(write(folder, LLAMA, tensors))([1, 2, 3])
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    parts = {"a.safetensors": names[:7], "b.safetensors": names[7:]}
+    for file, members in parts.items():
+        save_file({name: tensors[name] for name in members}, folder / file)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {name: file for file, members in parts.items() for name in members}}))
+    np.testing.assert_array_equal(sdk.load(folder)([1, 2, 3]), whole)
+    (folder / "b.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"b\.safetensors does not exist"):
+        sdk.load(folder)
+    index.write_text("{}")
+    with pytest.raises(ValueError, match=r"index\.json does not name the files of a model"):
+        sdk.load(folder)
+
+
+def test_llamas_that_do_not_fit_are_refused_by_name(tmp_path):
+    pytest.importorskip("safetensors", reason="models are read with safetensors")
+    tensors = llama_tensors()
+    for change, text in (
+        ({"hidden_act": "gelu"}, "hidden_act must be 'silu', got 'gelu'"),
+        ({"mlp_bias": True}, "mlp_bias must be False, got True"),
+        ({"model_type": "qwen2", "use_sliding_window": True}, "use_sliding_window must be False"),
+        ({"num_key_value_heads": 3}, "num_attention_heads 4 must be divisible by num_key_value_heads 3"),
+        ({"hidden_size": 30}, "hidden_size 30 must be divisible by num_attention_heads 4"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "rotary positions: rope_type must be"),
+        ({"rope_scaling": {"type": "linear"}}, "rotary positions: rope_type 'linear' needs factor"),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 8}},
+            "rope_type 'dynamic'",
+        ),
+        ({"tie_word_embeddings": None}, "tie_word_embeddings must be true or false, got None"),
+        ({"attention_bias": True}, r"no tensor layers\.0\.self_attn\.q_proj\.bias"),
+        ({"model_type": "mistral", "sliding_window": 0}, "sliding_window must be a positive integer, got 0"),
+        ({"num_hidden_layers": 1}, r"does not use: layers\.1\.input_layernorm"),
+        ({"head_dim": 10}, r"q_proj\.weight must have shape \(40, 32\), got \(32, 32\)"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            sdk.load(write(tmp_path / "model", {**LLAMA, **change}, tensors))
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    for dtype, text in (
+        (np.complex64, r"norm\.weight has dtype complex64; expected float16"),
+        (ml_dtypes.float8_e4m3fn, "holds a dtype that NumPy does not know: .*float8_e4m3fn"),
+    ):
+        other = {**tensors, "model.norm.weight": tensors["model.norm.weight"].astype(dtype)}
+        with pytest.raises(ValueError, match=text):
+            sdk.load(write(tmp_path / "model", LLAMA, other))
 
 
 def test_generation_is_greedy(tmp_path):
@@ -326,30 +594,11 @@ def test_files_that_do_not_fit_are_refused_by_name(tmp_path):
 
 
 EYE = np.eye(4)
-ATTENTION = {"w_q": EYE, "w_k": EYE, "w_v": EYE, "w_o": EYE}
 
 
 @pytest.mark.parametrize(
     "call, error, text",
     [
-        (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=3), ValueError, "w_q has 4 columns, which 3 heads"),
-        (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=0), ValueError, "num_heads must be at least 1, got 0"),
-        (
-            lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=4, num_kv_heads=3),
-            ValueError,
-            "num_heads 4 must be divisible by num_kv_heads 3",
-        ),
-        (
-            lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=4, num_kv_heads=2),
-            ValueError,
-            "w_k must have 2 columns, got 4",
-        ),
-        (
-            lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=2)(np.ones((2, 4)), cache=ruvector.KVCache(2, 2)),
-            ValueError,
-            "cache is for causal self-attention",
-        ),
-        (lambda: sdk.MultiHeadAttention(**ATTENTION, num_heads=2)(np.ones(4)), ValueError, r"\.\.\., L, 4"),
         (lambda: sdk.LayerNorm(EYE), ValueError, "weight must have one axis"),
         (lambda: sdk.LayerNorm(EYE[0], EYE[0, :2]), ValueError, r"bias must have shape \(4,\), got \(2,\)"),
         (lambda: sdk.LayerNorm(EYE[0], eps=-1), ValueError, "eps must be at least 0, got -1"),

@@ -12,7 +12,7 @@ from ruvector.sdk.builder import (
     multi_head,
     scaled_dot,
 )
-from ruvector.sdk.layers import LayerNorm, MultiHeadAttention, RMSNorm, TransformerLayer
+from ruvector.sdk.layers import LayerNorm, RMSNorm, TransformerLayer
 from ruvector.sdk.models import Decoder, Encoder, load
 from ruvector.sdk.pipeline import AttentionPipeline, prenorm_transformer_block, transformer_block
 from ruvector.sdk.presets import (
@@ -36,7 +36,6 @@ __all__ = [
     "Encoder",
     "FeedForward",
     "LayerNorm",
-    "MultiHeadAttention",
     "NormType",
     "RMSNorm",
     "TransformerLayer",

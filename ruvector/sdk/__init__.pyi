@@ -12,7 +12,6 @@ from ruvector.sdk.builder import (
 )
 from ruvector.sdk.layers import (
     LayerNorm as LayerNorm,
-    MultiHeadAttention as MultiHeadAttention,
     RMSNorm as RMSNorm,
     TransformerLayer as TransformerLayer,
 )

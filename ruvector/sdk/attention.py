@@ -9,10 +9,14 @@ import numpy as np
 from ruvector import _coerce
 from ruvector._options import flag
 from ruvector._registry import head_counts
+from ruvector.cache import KVCache
 from ruvector.mechanisms.positions import rope
 from ruvector.sdk import config as plain
 
 _PARTS = MappingProxyType({"q": "Query", "k": "Key", "v": "Value", "o": "Result"})
+# Types whose causal attention is that of a cache: the softmax of products with every key, or with the latest of them.
+_CACHED = ("causal", "flash_v2", "grouped_query", "multi_head", "multi_query", "rope", "scaled_dot", "sliding_window")
+_ALWAYS_CAUSAL = ("causal", "sliding_window")
 
 
 def _both(a, b):
@@ -52,6 +56,12 @@ def _split(x, heads, name):
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads).swapaxes(-3, -2)
 
 
+def _merge(x):
+    """(..., heads, n, d) as (..., n, heads * d)."""
+    x = x.swapaxes(-3, -2)
+    return x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])
+
+
 def _headed_mask(mask, axes, heads, kv_heads):
     """A mask (..., L, S), or (..., heads, L, S) where it has one axis more than the inputs, over the axes of split heads."""
     if mask.ndim > 2 and mask.ndim <= axes:
@@ -76,7 +86,8 @@ class Attention:
         Canonical name of the attention type.
     params : mapping
         The type's own parameters, resolved, and the common options it was given.
-    num_heads, num_kv_heads, head_dim : int
+    num_heads, num_kv_heads, head_dim, v_dim : int
+        v_dim is the width of a projected head of values; `head_dim` where no weights project them.
     weights : mapping
         The arrays w_q, w_k, w_v, w_o, b_q, b_k, b_v, b_o that there are.
     mask : ndarray or None
@@ -135,6 +146,11 @@ class Attention:
         inner = self.weights["w_q"].shape[1] if "w_q" in self.weights else self.dim
         return inner // self.num_heads
 
+    @property
+    def v_dim(self):
+        w_v = self.weights.get("w_v")
+        return self.head_dim if w_v is None else w_v.shape[1] // self.num_kv_heads
+
     def _config(self):
         mask = self.mask
         return self.builder, None if mask is None else (mask.dtype.str, mask.shape, mask.tobytes())
@@ -152,7 +168,7 @@ class Attention:
         mask = "" if self.mask is None else f", mask of shape {self.mask.shape}"
         return f"<Attention {self.builder._text()}{mask}>"
 
-    def __call__(self, query, key, value, *, mask=None, training=False, rng=None, out=None):
+    def __call__(self, query, key, value, *, mask=None, cache=None, training=False, rng=None, out=None):
         """Attends.
 
         Parameters
@@ -164,6 +180,9 @@ class Attention:
         mask : array_like, optional
             Broadcasts to ``(..., L, S)``, with one axis more than the inputs to ``(..., num_heads, L, S)``. Boolean: True =
             attend. Floating: added to the logits.
+        cache : KVCache, optional
+            From `cache`: the tokens before these. The projected keys and values, rotated by their positions, are appended, and
+            the queries attend to all that it holds. Causal attention without a mask.
         training : bool, default False
             Dropout and jitter work only when True.
         rng : numpy.random.Generator or seed, optional
@@ -179,7 +198,7 @@ class Attention:
         Raises
         ------
         TypeError, ValueError
-            As in `ruvector.attention`; ValueError for a query that is not `dim` wide.
+            As in `ruvector.attention`; ValueError for a query that is not `dim` wide, and for a cache of other sizes.
         """
         if type(query) is not np.ndarray:
             query = _coerce.array(query, "query")
@@ -187,11 +206,13 @@ class Attention:
             raise ValueError(f"query must be dim = {self.dim} wide, got shape {query.shape}")
         if training is not False:
             training = flag(training, "training")
-        if self._direct:
+        if cache is not None:
+            self._check_cache(cache, mask, training)
+        elif self._direct:
             return self._call(query, key, value, mask=mask, training=training, rng=rng, out=out)
-        return self._attend(query, key, value, mask, training, rng, out)
+        return self._attend(query, key, value, mask, cache, training, rng, out)
 
-    def compute(self, query, keys, values, *, mask=None, training=False, rng=None, out=None):
+    def compute(self, query, keys, values, *, mask=None, cache=None, training=False, rng=None, out=None):
         """Attends, as a call does: one query (dim,), its keys and values as arrays or as lists of vectors; batches too.
 
         Parameters
@@ -199,7 +220,7 @@ class Attention:
         query : array_like, shape (dim,) or (..., L, dim)
         keys : array_like, shape (S, d) or (..., S, d)
         values : array_like, shape (S, dv) or (..., S, dv)
-        mask, training, rng, out
+        mask, cache, training, rng, out
             As in a call.
 
         Returns
@@ -215,7 +236,7 @@ class Attention:
         (768,)
         """
         query, keys, values = _coerce.plural(query, keys, values)
-        return self(query, keys, values, mask=mask, training=training, rng=rng, out=out)
+        return self(query, keys, values, mask=mask, cache=cache, training=training, rng=rng, out=out)
 
     def with_mask(self, mask):
         """This attention with a mask bound to it, which each call's own mask comes on top of.
@@ -242,12 +263,75 @@ class Attention:
         weights = dict(self.weights)
         return Attention(self.builder, self._call, self._heads, self._rotation, weights, mask)
 
-    def _attend(self, query, key, value, mask, training, rng, out):
+    def cache(self, *, batch=1, capacity=0, dtype="float32"):
+        """An empty cache for this attention's keys and values.
+
+        Parameters
+        ----------
+        batch, capacity, dtype
+            As in `KVCache`.
+
+        Returns
+        -------
+        KVCache
+            With `num_kv_heads` heads `head_dim` and `v_dim` wide; with the window of `sliding_window`.
+
+        Raises
+        ------
+        ValueError
+            For an attention that is not causal, or whose type does not decode through caches: the message names those that do.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ruvector import sdk
+        >>> attention = sdk.multi_head(8, 2).causal().init(0).build()
+        >>> x = np.random.default_rng(0).standard_normal((5, 8), dtype=np.float32)
+        >>> cache = attention.cache()
+        >>> steps = [attention(x[i : i + 1], x[i : i + 1], x[i : i + 1], cache=cache) for i in range(5)]
+        >>> np.allclose(np.concatenate(steps), attention(x, x, x), atol=1e-6)
+        True
+        """
+        sizes, window = self._cache_sizes()
+        return KVCache(*sizes, batch=batch, capacity=capacity, window=window, dtype=dtype)
+
+    def _cache_sizes(self):
+        """(num_kv_heads, head_dim, v_dim) and window of a cache; refuses what has none."""
+        if self.name not in _CACHED:
+            raise ValueError(f"attention type {self.name!r} does not decode through a cache; {', '.join(_CACHED)} do")
+        if not (self.params.get("causal") or self.name in _ALWAYS_CAUSAL):
+            raise ValueError("cache is for causal attention; the builder's causal() makes it so")
+        scaling = (self._rotations() or {}).get("scaling")
+        if scaling is not None and scaling.rope_type == "dynamic":
+            raise ValueError("cache keeps rotated keys, which rope_type 'dynamic' turns anew with every length")
+        return (self.num_kv_heads, self.head_dim, self.v_dim), self.params.get("window_size")
+
+    def _check_cache(self, cache, mask, training):
+        if not isinstance(cache, KVCache):
+            raise TypeError(f"cache must be a KVCache, got {type(cache).__name__}")
+        sizes, window = self._cache_sizes()
+        found = cache.num_kv_heads, cache.head_dim, cache.v_dim
+        if found != sizes or cache.window != window:
+            raise ValueError(
+                f"cache must have num_kv_heads, head_dim, v_dim {sizes} and window {window}, got {found} and {cache.window}"
+            )
+        if mask is not None or self.mask is not None:
+            raise ValueError("mask does not go with a cache, whose queries see every token up to their own")
+        if training and self.params.get("dropout"):
+            raise ValueError("training with dropout does not go with a cache")
+
+    def _rotations(self):
+        """The options of `rope` that queries and keys are rotated with, or None."""
+        if self.name == "rope":
+            return {k: self.params[k] for k in ("base", "interleaved", "rotary_dim", "scaling")}
+        return self._rotation
+
+    def _attend(self, query, key, value, mask, cache, training, rng, out):
         query, key, value = (_coerce.array(x, n) for x, n in ((query, "query"), (key, "key"), (value, "value")))
         if key.ndim < 2 or value.ndim < 2:
             _coerce.refuse_axes(query, key, value)
         mask = self._whole_mask(mask, query.ndim == 1)
-        if not self.weights and not self._heads:
+        if cache is None and not self.weights and not self._heads:
             if mask is not None and query.ndim == 1:
                 mask = mask[..., 0, :]
             return self._rotated(query, key, value, mask, training, rng, out)
@@ -261,7 +345,11 @@ class Attention:
         with np.errstate(over="ignore"):
             query, key, value = (x.astype(work, copy=False) for x in (query, key, value))
         query, key, value = (self._project(x, part) for x, part in ((query, "q"), (key, "k"), (value, "v")))
-        result = self._project(self._by_heads(query, key, value, mask, axes, training, rng), "o")
+        if cache is None:
+            result = self._by_heads(query, key, value, mask, axes, training, rng)
+        else:
+            result = self._through(cache, query, key, value)
+        result = self._project(result, "o")
         with np.errstate(over="ignore"):
             result = result.astype(dtype, copy=False)
         if single:
@@ -309,8 +397,27 @@ class Attention:
             query = query.reshape(*query.shape[:-3], kv_heads, heads // kv_heads, *query.shape[-2:])
             result = self._rotated(query, key[..., None, :, :], value[..., None, :, :], mask, training, rng, None)
             result = result.reshape(*result.shape[:-4], heads, *result.shape[-2:])
-        result = result.swapaxes(-3, -2)
-        return result.reshape(*result.shape[:-2], heads * result.shape[-1])
+        return _merge(result)
+
+    def _through(self, cache, query, key, value):
+        """Attention to the tokens of a cache, these among them."""
+        if not query.shape[:-1] == key.shape[:-1] == value.shape[:-1]:
+            raise ValueError(
+                f"with a cache, query, key and value are of the same tokens, got shapes {query.shape}, {key.shape}, {value.shape}"
+            )
+        unbatched = query.ndim == 2
+        if unbatched:  # four axes are never ambiguous to a cache
+            query, key, value = query[None], key[None], value[None]
+        query = _split(query, self.num_heads, "Query")
+        key, value = (_split(x, self.num_kv_heads, name) for x, name in ((key, "Key"), (value, "Value")))
+        rotation = self._rotations()
+        if rotation is not None:
+            places = np.arange(cache.length, cache.length + query.shape[-2])
+            query, key = (rope(x, places, **rotation) for x in (query, key))
+        cache.append(key, value)
+        scale, softcap = self.params.get("scale"), self.params.get("softcap", 0.0)
+        result = _merge(cache.attend(query, scale=scale, softcap=softcap))
+        return result[0] if unbatched else result
 
     def _rotated(self, query, key, value, mask, training, rng, out):
         if self._rotation is not None:

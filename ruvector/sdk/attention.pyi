@@ -2,8 +2,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from ruvector import KVCache
 from ruvector.sdk.builder import AttentionBuilder
 
 _Rng = np.random.Generator | int | None
@@ -23,6 +24,8 @@ class Attention:
     def num_kv_heads(self) -> int: ...
     @property
     def head_dim(self) -> int: ...
+    @property
+    def v_dim(self) -> int: ...
     def __call__(
         self,
         query: ArrayLike,
@@ -30,6 +33,7 @@ class Attention:
         value: ArrayLike,
         *,
         mask: ArrayLike | None = None,
+        cache: KVCache | None = None,
         training: bool = False,
         rng: _Rng = None,
         out: NDArray[Any] | None = None,
@@ -41,10 +45,12 @@ class Attention:
         values: ArrayLike,
         *,
         mask: ArrayLike | None = None,
+        cache: KVCache | None = None,
         training: bool = False,
         rng: _Rng = None,
         out: NDArray[Any] | None = None,
     ) -> NDArray[Any]: ...
+    def cache(self, *, batch: int = 1, capacity: int = 0, dtype: DTypeLike = "float32") -> KVCache: ...
     def with_mask(self, mask: ArrayLike | None) -> Attention: ...
     def __eq__(self, other: object) -> bool: ...
     def __hash__(self) -> int: ...

@@ -1,4 +1,4 @@
-"""Published models from their files: encoders of the BERT family, and GPT-2 as a causal stack that decodes with caches."""
+"""Published models from their files: encoders of the BERT family, and GPT-2 and the Llama family, which decode with caches."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-import ruvector
 from ruvector import _coerce, _options
-from ruvector.sdk.layers import LayerNorm, MultiHeadAttention, TransformerLayer
+from ruvector._rotary import RopeScaling
+from ruvector.sdk.builder import AttentionBuilder, multi_head
+from ruvector.sdk.layers import LayerNorm, RMSNorm, TransformerLayer
 from ruvector.sdk.stages import FeedForward
 
 _ACTIVATIONS = {
@@ -85,31 +86,64 @@ _ENCODERS = {
         heads_left_out=("vocab_", "pre_classifier.", "classifier.", "qa_outputs."),
     ),
 }
-_KNOWN = (*_ENCODERS, "gpt2")
+# Decoders with Llama's names: which of a layer's projections have a bias.
+_LLAMAS = {"llama": (), "mistral": (), "qwen2": ("q", "k", "v")}
+_KNOWN = (*_ENCODERS, "gpt2", *_LLAMAS)
+
+
+def _parts(path):
+    """The files of a model: one, or those that the index beside where it would be names."""
+    index = path.with_name(f"{path.name}.index.json")
+    if path.is_file() or not index.is_file():
+        return [path]
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return [path.with_name(name) for name in names]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{index} does not name the files of a model: {error!r}") from None
+
+
+def _read(path):
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise ImportError(
+            'ruvector.sdk.load reads files with safetensors, which the extra "sdk" installs, as does: pip install safetensors',
+            name="safetensors",
+        ) from error
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from None
+    except (AttributeError, TypeError) as error:
+        if "bfloat16" not in str(error):
+            raise ValueError(f"{path} holds a dtype that NumPy does not know: {error}") from None
+        raise ImportError(
+            f'{path} holds bfloat16, which needs ml_dtypes; the extra "bf16" installs it, as does: pip install ml_dtypes',
+            name="ml_dtypes",
+        ) from error
 
 
 class _Tensors:
     """The tensors of a file by name: each is asked for with its shape, and what nobody asked for is an error."""
 
     def __init__(self, path, prefix, left_out):
-        try:
-            from safetensors import SafetensorError
-            from safetensors.numpy import load_file
-        except ImportError:
-            raise ImportError("ruvector.sdk.load reads files with safetensors: pip install safetensors") from None
         self.path = path
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist")
-        try:
-            found = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from None
+        found = {}
+        for part in _parts(path):
+            found |= _read(part)
         if any(name.startswith(prefix) for name in found):
             found = {name.removeprefix(prefix): x for name, x in found.items()}
         # indices and masks that older versions stored; the heads of training tasks
         self.found = {
             name: x for name, x in found.items() if x.dtype.kind not in "biu" and not name.startswith(left_out)
         }
+        for name, x in self.found.items():
+            if not _coerce.is_floating(x.dtype):
+                raise ValueError(f"{path}: {name} has dtype {x.dtype}; expected float16, bfloat16, float32 or float64")
         wide = any(x.dtype == np.float64 for x in self.found.values())
         self.dtype = np.dtype(np.float64 if wide else np.float32)
         self.size = 0
@@ -121,11 +155,14 @@ class _Tensors:
         if x.shape != shape:
             raise ValueError(f"{self.path}: {name} must have shape {shape}, got {x.shape}")
         self.size += x.size
-        return np.asarray(x, self.dtype)
+        x = x.astype(self.dtype, copy=False)
+        # layers keep read-only arrays without a copy
+        x.setflags(write=False)
+        return x
 
-    def linear(self, name, rows, columns):
-        """w (in, out) and b of a layer stored as (out, in)."""
-        return self.take(f"{name}.weight", columns, rows).T, self.take(f"{name}.bias", columns)
+    def linear(self, name, rows, columns, bias=True):
+        """w (in, out) and b, None without a bias, of a layer stored as (out, in)."""
+        return self.take(f"{name}.weight", columns, rows).T, self.take(f"{name}.bias", columns) if bias else None
 
     def columns(self, name, rows, columns):
         """The same of one stored as (in, out)."""
@@ -133,6 +170,9 @@ class _Tensors:
 
     def norm(self, name, width, eps):
         return LayerNorm(self.take(f"{name}.weight", width), self.take(f"{name}.bias", width), eps=eps)
+
+    def rms_norm(self, name, width, eps):
+        return RMSNorm(self.take(f"{name}.weight", width), eps=eps)
 
     def end(self):
         if self.found:
@@ -147,7 +187,8 @@ class _Settings:
         self.path, self.values = path, values
 
     def count(self, name, default=None):
-        value = self.values.get(name, default)
+        value = self.values.get(name)
+        value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{self.path}: {name} must be a positive integer, got {value!r}")
         return value
@@ -158,11 +199,30 @@ class _Settings:
             raise ValueError(f"{self.path}: {name} must be a number of at least 0, got {value!r}")
         return float(value)
 
+    def rotation(self):
+        """base and scaling of `rope`, which newer files keep together."""
+        keys = self.values.get("rope_parameters") or self.values.get("rope_scaling") or {"rope_type": "default"}
+        try:
+            keys = dict(keys)
+            base = keys.pop("rope_theta", self.values.get("rope_theta", 10000.0))
+            scaling = RopeScaling.of(keys)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.path}: rotary positions: {error}") from None
+        if scaling.rope_type == "dynamic":
+            raise ValueError(f"{self.path}: rope_type 'dynamic' turns keys anew with every length, which caches do not")
+        return {"base": base, "scaling": None if scaling.rope_type == "default" else scaling}
+
     def activation(self, name):
         value = self.values.get(name)
         if value not in _ACTIVATIONS:
             raise ValueError(f"{self.path}: {name} must be one of {', '.join(_ACTIVATIONS)}, got {value!r}")
         return _ACTIVATIONS[value]
+
+    def flag(self, name, default):
+        value = self.values.get(name, default)
+        if not isinstance(value, bool):
+            raise ValueError(f"{self.path}: {name} must be true or false, got {value!r}")
+        return value
 
     def only(self, name, supported):
         value = self.values.get(name, supported)
@@ -261,18 +321,17 @@ class Decoder:
     layers : tuple of TransformerLayer
     """
 
-    def __init__(self, words, positions, norm, layers, *, num_heads, num_parameters=0):
+    def __init__(self, words, positions, norm, layers, *, num_heads, max_tokens, head=None, num_parameters=0):
         self._words, self._positions, self._norm = words, positions, norm
+        self._head = words if head is None else head
         self.layers = tuple(layers)
-        self.num_heads, self.num_parameters = num_heads, num_parameters
+        self.num_heads, self.max_tokens, self.num_parameters = num_heads, max_tokens, num_parameters
         self.vocabulary_size, self.width = words.shape
-        self.max_tokens = len(positions)
 
     def caches(self, *, batch=1, capacity=0, dtype=None):
         """An empty `KVCache` for each layer; `dtype` that of the weights when None."""
-        sizes = (self.num_heads, self.width // self.num_heads)
         dtype = self._words.dtype if dtype is None else dtype
-        return [ruvector.KVCache(*sizes, batch=batch, capacity=capacity, dtype=dtype) for _ in self.layers]
+        return [layer.attention.cache(batch=batch, capacity=capacity, dtype=dtype) for layer in self.layers]
 
     def __call__(self, ids, caches=None):
         """Logits, of the same tokens whether they come at once or one after the other.
@@ -296,11 +355,12 @@ class Decoder:
             raise ValueError(f"the caches hold {start} tokens, as many as this model has positions")
         ids = _token_ids(ids, self.vocabulary_size, self.max_tokens - start)
         x = self._words[ids]
-        x += self._positions[start : start + ids.shape[-1]]
+        if self._positions is not None:
+            x += self._positions[start : start + ids.shape[-1]]
         for i, layer in enumerate(self.layers):
             x = layer(x, cache=None if caches is None else caches[i])
         x = self._norm(x, out=x)
-        y = _coerce.matmul(x.reshape(-1, self.width), self._words.T)
+        y = _coerce.matmul(x.reshape(-1, self.width), self._head.T)
         return y.reshape(*x.shape[:-1], self.vocabulary_size)
 
     def generate(self, ids, count):
@@ -336,7 +396,7 @@ class Decoder:
 
 
 def load(path):
-    """A published model from its folder: ``config.json`` and ``model.safetensors`` (or the path of another safetensors file).
+    """A published model from its folder: ``config.json`` and ``model.safetensors``, or the files that its index names.
 
     Parameters
     ----------
@@ -346,13 +406,13 @@ def load(path):
     Returns
     -------
     Encoder or Decoder
-        By the configuration's ``model_type``: bert, roberta and distilbert are encoders (post-norm, learned positions),
-        gpt2 is a decoder. float64 where a tensor of the file is, else float32.
+        By the configuration's ``model_type``: bert, roberta and distilbert are encoders (post-norm, learned positions); gpt2,
+        llama, mistral (its window too) and qwen2 are decoders. float64 where a tensor of the file is, else float32.
 
     Raises
     ------
     ImportError
-        If safetensors is not installed.
+        If safetensors is not installed, or ml_dtypes for a file with bfloat16.
     FileNotFoundError
         If a file is missing.
     ValueError
@@ -361,7 +421,8 @@ def load(path):
 
     Notes
     -----
-    A forward pass is 2 operations a parameter and token, nearly all of them NumPy's matrix products.
+    A forward pass is 2 operations a parameter and token, nearly all of them NumPy's matrix products. safetensors maps the file
+    and copies the tensors out of it; float16 and bfloat16 (with the package ml_dtypes) become float32, in twice the memory.
 
     Examples
     --------
@@ -383,7 +444,9 @@ def load(path):
     if kind not in _KNOWN:
         raise ValueError(f"{place}: model_type must be one of {', '.join(_KNOWN)}, got {kind!r}")
     settings = _Settings(place, values)
-    return _gpt2(file, settings) if kind == "gpt2" else _encoder(file, settings, kind)
+    if kind == "gpt2":
+        return _gpt2(file, settings)
+    return _llama(file, settings, kind) if kind in _LLAMAS else _encoder(file, settings, kind)
 
 
 def _encoder(file, settings, kind):
@@ -410,7 +473,8 @@ def _encoder(file, settings, kind):
         (w_q, b_q), (w_k, b_k), (w_v, b_v), (w_o, b_o) = (
             tensors.linear(at + name, width, width) for name in (names.query, names.key, names.value, names.merge)
         )
-        attention = MultiHeadAttention(w_q, w_k, w_v, w_o, num_heads=heads, b_q=b_q, b_k=b_k, b_v=b_v, b_o=b_o)
+        weights = {"w_q": w_q, "w_k": w_k, "w_v": w_v, "w_o": w_o, "b_q": b_q, "b_k": b_k, "b_v": b_v, "b_o": b_o}
+        attention = multi_head(width, heads).weights(**weights).build()
         w_up, b_up = tensors.linear(at + names.up, width, hidden)
         w_down, b_down = tensors.linear(at + names.down, hidden, width)
         network = FeedForward(w_up, w_down, b_up=b_up, b_down=b_down, activation=activation)
@@ -447,9 +511,8 @@ def _gpt2(file, settings):
         w, b = tensors.columns(at + "attn.c_attn", width, 3 * width)
         w_o, b_o = tensors.columns(at + "attn.c_proj", width, width)
         (w_q, w_k, w_v), (b_q, b_k, b_v) = np.split(w, 3, axis=1), np.split(b, 3)
-        attention = MultiHeadAttention(
-            w_q, w_k, w_v, w_o, num_heads=heads, b_q=b_q, b_k=b_k, b_v=b_v, b_o=b_o, causal=True
-        )
+        weights = {"w_q": w_q, "w_k": w_k, "w_v": w_v, "w_o": w_o, "b_q": b_q, "b_k": b_k, "b_v": b_v, "b_o": b_o}
+        attention = multi_head(width, heads).causal().weights(**weights).build()
         w_up, b_up = tensors.columns(at + "mlp.c_fc", width, hidden)
         w_down, b_down = tensors.columns(at + "mlp.c_proj", hidden, width)
         network = FeedForward(w_up, w_down, b_up=b_up, b_down=b_down, activation=activation)
@@ -457,4 +520,56 @@ def _gpt2(file, settings):
         layers.append(TransformerLayer(attention, network, *norms, norm_first=True))
     norm = tensors.norm("ln_f", width, eps)
     tensors.end()
-    return Decoder(words, positions, norm, layers, num_heads=heads, num_parameters=tensors.size)
+    return Decoder(words, positions, norm, layers, num_heads=heads, max_tokens=places, num_parameters=tensors.size)
+
+
+def _llama(file, settings, kind):
+    supported = {"hidden_act": "silu", "mlp_bias": False, "partial_rotary_factor": 1.0}
+    if kind == "qwen2":
+        supported["use_sliding_window"] = False
+    for name, value in supported.items():
+        settings.only(name, value)
+    width, heads, depth = (settings.count(f) for f in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+    hidden, vocabulary = settings.count("intermediate_size"), settings.count("vocab_size")
+    places, kv_heads = settings.count("max_position_embeddings"), settings.count("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise ValueError(
+            f"{settings.path}: num_attention_heads {heads} must be divisible by num_key_value_heads {kv_heads}"
+        )
+    if settings.values.get("head_dim") is None and width % heads:
+        raise ValueError(f"{settings.path}: hidden_size {width} must be divisible by num_attention_heads {heads}")
+    inner, narrow = (n * settings.count("head_dim", width // heads) for n in (heads, kv_heads))
+    eps, tied = settings.number("rms_norm_eps", 1e-6), settings.flag("tie_word_embeddings", False)
+    biased = "qkvo" if settings.flag("attention_bias", False) else _LLAMAS[kind]
+    rotation = settings.rotation()
+    if kind == "mistral" and settings.values.get("sliding_window") is not None:
+        builder = AttentionBuilder(width).sliding_window(settings.count("sliding_window"))
+        builder = builder.num_heads(heads, kv_heads).rotate(**rotation)
+    else:
+        builder = AttentionBuilder(width).rope(heads, kv_heads, **rotation).causal()
+    tensors = _Tensors(file, "model.", ("lm_head.",) if tied else ())
+    for i in range(depth):  # frequencies that older versions stored
+        tensors.found.pop(f"layers.{i}.self_attn.rotary_emb.inv_freq", None)
+    words = tensors.take("embed_tokens.weight", vocabulary, width)
+    layers = []
+    for i in range(depth):
+        at = f"layers.{i}."
+        weights = {}
+        for part, rows, columns in (
+            ("q", width, inner),
+            ("k", width, narrow),
+            ("v", width, narrow),
+            ("o", inner, width),
+        ):
+            found = tensors.linear(f"{at}self_attn.{part}_proj", rows, columns, part in biased)
+            weights[f"w_{part}"], weights[f"b_{part}"] = found
+        (w_gate, _), (w_up, _) = (tensors.linear(f"{at}mlp.{f}_proj", width, hidden, False) for f in ("gate", "up"))
+        w_down, _ = tensors.linear(f"{at}mlp.down_proj", hidden, width, False)
+        network = FeedForward(w_up, w_down, w_gate=w_gate, activation="swiglu")
+        norms = (tensors.rms_norm(at + f, width, eps) for f in ("input_layernorm", "post_attention_layernorm"))
+        layers.append(TransformerLayer(builder.weights(**weights).build(), network, *norms, norm_first=True))
+    norm = tensors.rms_norm("norm", width, eps)
+    head = None if tied else tensors.take("lm_head.weight", vocabulary, width)
+    tensors.end()
+    sizes = {"num_heads": heads, "max_tokens": places, "num_parameters": tensors.size}
+    return Decoder(words, None, norm, layers, head=head, **sizes)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ruvector import KVCache
-from ruvector.sdk.layers import LayerNorm, TransformerLayer
+from ruvector.sdk.layers import LayerNorm, RMSNorm, TransformerLayer
 
 class Encoder:
     layers: tuple[TransformerLayer, ...]
@@ -41,11 +41,13 @@ class Decoder:
     def __init__(
         self,
         words: NDArray[Any],
-        positions: NDArray[Any],
-        norm: LayerNorm,
+        positions: NDArray[Any] | None,
+        norm: LayerNorm | RMSNorm,
         layers: Sequence[TransformerLayer],
         *,
         num_heads: int,
+        max_tokens: int,
+        head: NDArray[Any] | None = None,
         num_parameters: int = 0,
     ) -> None: ...
     def caches(self, *, batch: int = 1, capacity: int = 0, dtype: DTypeLike | None = None) -> list[KVCache]: ...

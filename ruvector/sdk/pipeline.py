@@ -144,7 +144,8 @@ class AttentionPipeline:
         ----------
         norm : NormType or str
             LayerNorm and RMSNorm work on each vector, BatchNorm on each column over all vectors: in training with the batch's
-            own mean and variance, which move the running ones, at inference with the running ones, at first 0 and 1.
+            own mean and variance, which move the running ones, at inference with the running ones, at first 0 and 1. BatchNorm
+            is computed in float64, whatever the dtype of its input, which is that of its result.
         weight : array_like, shape (d,), optional
         bias : array_like, shape (d,), optional
             Not with RMSNorm.

@@ -211,7 +211,7 @@ _FAMILIES = MappingProxyType(
     }
 )
 
-# Width and heads of published sizes.
+# Width and heads of published sizes; the width of a head where it is not their quotient.
 _SIZES = MappingProxyType(
     {
         "bert-tiny": ("bert", 128, 2),
@@ -234,6 +234,9 @@ _SIZES = MappingProxyType(
         "t5-small": ("t5", 512, 8),
         "t5-base": ("t5", 768, 12),
         "t5-large": ("t5", 1024, 16),
+        # heads of 128, wider together than the model
+        "t5-3b": ("t5", 1024, 32, 128),
+        "t5-11b": ("t5", 1024, 128, 128),
         "vit-tiny": ("vit", 192, 3),
         "vit-small": ("vit", 384, 6),
         "vit-base": ("vit", 768, 12),
@@ -308,7 +311,8 @@ def from_model_name(name, dim=None):
     besides. switch and mixtral send each query to 2 experts, as `moe`, whose experts are heads: in those models the experts are
     feed-forward layers.
 
-    Where keys have fewer heads they are narrower than the queries: `AttentionBuilder.init` or `weights` project to them.
+    Where keys have fewer heads they are narrower than the queries: `AttentionBuilder.init` or `weights` project to them. So they
+    do to the heads of t5-3b and t5-11b, which are wider together than the model and cannot be built without.
 
     Examples
     --------
@@ -324,8 +328,8 @@ def from_model_name(name, dim=None):
         raise TypeError(f"name must be a string, got {name!r}")
     plain = _plain_name(name)
     if plain in _SIZES:
-        family, width, heads = _SIZES[plain]
-        return _FAMILIES[family](width if dim is None else dim).head_dim(None).num_heads(heads)
+        family, width, heads, *head_dim = _SIZES[plain]
+        return _FAMILIES[family](width if dim is None else dim).head_dim(*(head_dim or [None])).num_heads(heads)
     if plain in _GROUPED:
         make, width, heads, kv_heads, options = _GROUPED[plain]
         return make(width if dim is None else dim, heads, kv_heads, **options)
