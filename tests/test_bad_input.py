@@ -732,6 +732,8 @@ for function, points in ((ruvector.gyromidpoint, INSIDE), (ruvector.lorentz_cent
     case(f"{n} one point", ValueError, says("points", "(2,)"), function, points[0])
 case("mixed euclidean_dim", ValueError, says("euclidean_dim", 3), ruvector.mixed_curvature_attention, INSIDE, INSIDE, INSIDE, euclidean_dim=3)
 case("mixed euclidean_dim -2", ValueError, says("euclidean_dim", -2), ruvector.get_attention, "mixed_curvature", euclidean_dim=-2)
+case("mixed curvature of three heads", ValueError, exactly("curvature shape (3,) does not broadcast to the leading axes (2,)"), ruvector.attention, [INSIDE, INSIDE], [INSIDE, INSIDE], [INSIDE, INSIDE], "mixed_curvature", curvature=[1.0, 2.0, 3.0])
+case("mixed mask of other keys", ValueError, says("mask", "(4,)"), ruvector.mixed_curvature_attention, INSIDE, INSIDE, INSIDE, mask=[True] * 4)
 case("mixed weight", ValueError, says("hyperbolic_weight", -1), ruvector.get_attention, "mixed_curvature", hyperbolic_weight=-1)
 case("mixed value outside", ValueError, says("value[0]"), ruvector.mixed_curvature_attention, INSIDE, INSIDE, OUTSIDE * 2, value_euclidean_dim=0)
 
