@@ -737,7 +737,7 @@ def mixed_curvature_attention(
     query: ArrayLike,
     key: ArrayLike,
     value: ArrayLike,
-    curvature: float = 1.0,
+    curvature: float | ArrayLike = 1.0,
     *,
     euclidean_dim: int = -1,
     value_euclidean_dim: int = -1,

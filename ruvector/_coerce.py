@@ -343,6 +343,31 @@ def edges(edge_index, name):
     return edge_index if isinstance(edge_index, CSRGraph) else np.stack(edge_list(edge_index, name))
 
 
+def csr_lists(indptr, indices):
+    """The two arrays of lists one after another: where each starts, and what they hold."""
+    arrays = []
+    for given, name in ((indptr, "indptr"), (indices, "indices")):
+        x = whole_array(given, name)
+        # an empty list has no dtype of its own
+        if x.dtype.kind not in "iu" and not (x.size == 0 and x is not given):
+            raise TypeError(f"{name} has dtype {x.dtype}; expected an integer dtype")
+        if x.ndim != 1:
+            raise ValueError(f"{name} must have one axis, got shape {x.shape}")
+        arrays.append(x)
+    starts, indices = arrays
+    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(indices) or (starts[1:] < starts[:-1]).any():
+        raise ValueError(f"indptr must rise from 0 to the {len(indices)} indices, got {starts[:5].tolist()} ...")
+    return starts, indices
+
+
+def csr_range(indices, count, what):
+    """Refuses an index that is not below `count`."""
+    bad = (indices < 0) | (indices >= count)
+    if bad.any():
+        at = int(bad.argmax())
+        raise IndexError(f"indices[{at}] is {indices[at]}, out of range for {count} {what}")
+
+
 def pattern(value, name):
     """A Pattern, or the word for one of Child et al."""
     from ruvector.patterns import Pattern

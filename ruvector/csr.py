@@ -147,27 +147,14 @@ class CSRGraph:
         TypeError, ValueError, IndexError
             As in `from_coo`; ValueError for an `indptr` that does not rise from 0 to E.
         """
-        arrays = []
-        for array, name in ((indptr, "indptr"), (indices, "indices")):
-            array = _coerce.whole_array(array, name)
-            if array.dtype.kind not in "iu":
-                raise TypeError(f"{name} has dtype {array.dtype}; expected an integer dtype")
-            if array.ndim != 1:
-                raise ValueError(f"{name} must have one axis, got shape {array.shape}")
-            arrays.append(array)
-        indptr, indices = arrays
+        indptr, indices = _coerce.csr_lists(indptr, indices)
         targets = len(indptr) - 1
-        if targets < 0 or indptr[0] != 0 or indptr[-1] != len(indices) or (indptr[1:] < indptr[:-1]).any():
-            raise ValueError(f"indptr must rise from 0 to the {len(indices)} indices, got {indptr.tolist()[:5]} ...")
         sources, wanted = _node_counts((targets, targets) if num_nodes is None else num_nodes)
         if wanted != targets:
             raise ValueError(f"num_nodes gives {wanted} targets, indptr {targets}")
         if len(indices) > MOST_EDGES:
             raise ValueError(f"a graph has at most {MOST_EDGES} edges, got {len(indices)}")
-        bad = (indices < 0) | (indices >= sources)
-        if bad.any():
-            at = int(bad.argmax())
-            raise IndexError(f"indices[{at}] is {indices[at]}, out of range for {sources} source nodes")
+        _coerce.csr_range(indices, sources, "source nodes")
         return cls._make(sources, targets, indptr.astype(np.int32), indices.astype(np.int32), None, None, None)
 
     def __setattr__(self, name, value):

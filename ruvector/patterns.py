@@ -442,10 +442,21 @@ class _Intersection(_Pair):
         return super()._parts(length, keys, causal)
 
 
+# Of block sizes, strides and sides of a grid: sums of positions and of what is this long stay far below 63 bits.
+_LONGEST = 2**40
+
+
 def _whole(value, name, least=1):
     value = number(value, name, whole=True)
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def _step(value, name):
+    value = _whole(value, name)
+    if value > _LONGEST:
+        raise ValueError(f"{name} must be at most 2**40, got {value}")
     return value
 
 
@@ -454,7 +465,7 @@ def _length(value, name):
 
 
 def _optional(value, name):
-    return None if value is None else _whole(value, name)
+    return None if value is None else _step(value, name)
 
 
 def _pattern(value, name="pattern"):
@@ -527,7 +538,7 @@ def strided(stride=None, *, bidirectional=False):
     Parameters
     ----------
     stride : int, optional
-        The square root of the number of keys, rounded, when None.
+        From 1 to 2**40; the square root of the number of keys, rounded, when None.
     bidirectional : bool, default False
         Keys behind the query in the same way: ``abs(p - j) < stride`` or a multiple of it.
 
@@ -554,7 +565,7 @@ def fixed(stride=None, summary=1, *, bidirectional=False):
     Parameters
     ----------
     stride : int, optional
-        Length of the blocks, which start at key 0; the square root of the number of keys, rounded, when None.
+        Length of the blocks, which start at key 0, from 1 to 2**40; the square root of the number of keys, rounded, when None.
     summary : int, default 1
         At most the stride.
     bidirectional : bool, default False
@@ -587,6 +598,7 @@ def dilated(window_size=64, dilation=2):
     ----------
     window_size : int, default 64
     dilation : int, default 2
+        From 1 to 2**40.
 
     Returns
     -------
@@ -602,7 +614,7 @@ def dilated(window_size=64, dilation=2):
     >>> patterns.to_mask(patterns.dilated(2, 2), 5)[2].astype(int)
     array([1, 0, 1, 0, 1])
     """
-    return _Dilated(_whole(window_size, "window_size"), _whole(dilation, "dilation"))
+    return _Dilated(_whole(window_size, "window_size"), _step(dilation, "dilation"))
 
 
 def _token_set(tokens, name="tokens"):
@@ -681,6 +693,7 @@ def random_blocks(block_size=64, count=3, *, rng=None):
     Parameters
     ----------
     block_size : int, default 64
+        From 1 to 2**40.
     count : int, default 3
         Distinct key blocks a query block; all where there are fewer.
     rng : numpy.random.Generator or seed, optional
@@ -710,6 +723,7 @@ def bigbird(block_size=64, window_blocks=3, global_blocks=2, random_blocks=3, *,
     Parameters
     ----------
     block_size : int, default 64
+        From 1 to 2**40.
     window_blocks : int, default 3
         Blocks at most ``window_blocks // 2`` away are seen; 0 for none.
     global_blocks : int, default 2
@@ -740,7 +754,7 @@ def bigbird(block_size=64, window_blocks=3, global_blocks=2, random_blocks=3, *,
             (random_blocks, "random_blocks"),
         )
     )
-    return _BigBird(_whole(block_size, "block_size"), *counts, seed_of(rng, 0))
+    return _BigBird(_step(block_size, "block_size"), *counts, seed_of(rng, 0))
 
 
 def axial(height=None, width=None):
@@ -786,7 +800,7 @@ def blocks(layout, block_size=128):
     layout : array_like of bool, shape (nQ, nK) or (H, nQ, nK)
         Which key blocks each query block sees, for all heads or each head (the last leading axis).
     block_size : int or (int, int), default 128
-        Queries and keys of a block; blocks start at the first of each, the last may be short.
+        Queries and keys of a block, from 1 to 2**40; blocks start at the first of each, the last may be short.
 
     Returns
     -------
@@ -807,7 +821,7 @@ def blocks(layout, block_size=128):
     pair = block_size if isinstance(block_size, tuple) else (block_size, block_size)
     if len(pair) != 2:
         raise ValueError(f"block_size must be a number or a pair of them, got {block_size!r}")
-    return _Blocks(_frozen(np.array(layout)), *(_whole(n, "block_size") for n in pair))
+    return _Blocks(_frozen(np.array(layout)), *(_step(n, "block_size") for n in pair))
 
 
 def from_mask(mask):
@@ -861,23 +875,11 @@ def from_csr(indptr, indices, num_keys):
     array([[0, 0, 1],
            [1, 1, 0]])
     """
-    arrays = []
-    for array, name in ((indptr, "indptr"), (indices, "indices")):
-        array = _coerce.whole_array(array, name)
-        if array.dtype.kind not in "iu" and array.size:
-            raise TypeError(f"{name} must hold integers, got dtype {array.dtype}")
-        if array.ndim != 1:
-            raise ValueError(f"{name} must have one axis, got shape {array.shape}")
-        arrays.append(array)
-    starts, indices = arrays
+    starts, indices = _coerce.csr_lists(indptr, indices)
     num_keys = _length(num_keys, "num_keys")
     if num_keys > 2**31 - 1:
         raise ValueError(f"num_keys must be less than 2**31, got {num_keys}")
-    if len(starts) < 1 or starts[0] != 0 or starts[-1] != len(indices) or (starts[1:] < starts[:-1]).any():
-        raise ValueError(f"indptr must rise from 0 to the {len(indices)} indices, got {starts[:5].tolist()} ...")
-    bad = np.flatnonzero((indices < 0) | (indices >= num_keys))
-    if len(bad):
-        raise IndexError(f"indices[{bad[0]}] is {indices[bad[0]]}, out of range for {num_keys} keys")
+    _coerce.csr_range(indices, num_keys, "keys")
     starts, indices = starts.astype(np.int64), indices.astype(np.int64)
     row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     cells = np.unique(row * num_keys + indices) if num_keys else row

@@ -648,7 +648,7 @@ def test_lorentz_attention_with_time_components(isa, dtype_name, dtype):
     np.testing.assert_array_equal(hidden.astype(float), np.broadcast_to(np.eye(6)[0], (2, 30, 6)))
 
 
-@pytest.mark.parametrize("name", ("poincare", "lorentz"))
+@pytest.mark.parametrize("name", ("poincare", "lorentz", "mixed_curvature"))
 def test_each_head_has_its_curvature(isa, name):
     options = {"space_only": True} if name == "lorentz" else {}
     q, k, v = attention_inputs(9, 20, 6, 4, np.float32, 2, 3)
@@ -818,6 +818,26 @@ def test_attention_needs_memory_for_blocks_only(isa):
     assert same_bits(out, ruvector.poincare_attention(q, k, v))
 
 
+def test_mixed_curvature_in_blocks_of_queries(isa):
+    """20,000 keys are more than a block of logits holds with two queries; 700 make blocks of 46 queries."""
+    for length, count, lead in ((3, 20_000, ()), (400, 700, (2,)), (400, 700, ())):
+        q, k, v = attention_inputs(length, count, 6, 4, np.float64, *lead)
+        keep = generator("mixed blocks").random((length, count)) < 0.8
+        for options in ({}, {"causal": True}, {"mask": keep}, {"mask": keep, "causal": True}):
+            out = ruvector.mixed_curvature_attention(q, k, v, **options)
+            reference.check(out, reference.mixed_curvature(q, k, v, **options), f"{length} {count} {list(options)}")
+            row = {"mask": keep[-1:]} if "mask" in options else {}
+            one = ruvector.mixed_curvature_attention(q[..., -1:, :], k, v, **row)
+            np.testing.assert_allclose(out[..., -1:, :], one, rtol=0, atol=1e-12)
+
+
+def test_memory_of_mixed_curvature_does_not_hold_all_logits():
+    q, k, v = attention_inputs(2000, 3000, 16, 16, np.float64)
+    for mask in (None, np.arange(3000) % 7 > 0):
+        # a few times 2 ** 15 logits, and the arrays
+        assert peak_allocation(lambda mask=mask: ruvector.mixed_curvature_attention(q, k, v, mask=mask)) < 6 << 20
+
+
 # geoopt --------------------------------------------------------------------------------------------------------------
 
 
@@ -853,6 +873,36 @@ def test_distances_and_maps_agree_with_geoopt(isa):
     np.testing.assert_allclose(
         ruvector.lorentz_to_poincare(p.numpy()), maps.lorentz_to_poincare(p, one).numpy(), rtol=1e-12
     )
+
+
+@pytest.mark.peer
+def test_attention_is_that_of_distances_and_midpoints_of_geoopt(isa):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    geoopt = pytest.importorskip("geoopt", reason="geoopt, the peer of this test, is not installed")
+    q, k, v = attention_inputs(9, 40, 6, 8, np.float64, 2)
+    for c in (1.0, 0.4):
+        a, b, values = (torch.from_numpy(x) for x in (q, k, v))
+        ball = geoopt.PoincareBall(c=torch.tensor(c, dtype=torch.float64))
+        pairs = a[:, :, None], b[:, None]
+        weights = torch.softmax(-1.5 * ball.dist(*pairs), -1)
+        theirs = ball.weighted_midpoint(values[:, None].expand(2, 9, 40, 8), weights, reducedim=[-2])
+        out = ruvector.poincare_attention(q, k, v, c, scale=1.5)
+        np.testing.assert_allclose(out, theirs.numpy(), rtol=0, atol=1e-9)
+        sheet = geoopt.Lorentz(k=torch.tensor(1 / c, dtype=torch.float64))
+        points = [torch.from_numpy(lifted(x, c)) for x in (q, k)]
+        weights = torch.softmax(-1.5 * sheet.dist(points[0][:, :, None], points[1][:, None]), -1)
+        ours = ruvector.attention_scores(lifted(q, c), lifted(k, c), "lorentz", curvature=c, scale=1.5)
+        # its acosh loses half of the digits near 1
+        np.testing.assert_allclose(ours, weights.numpy(), rtol=1e-6)
+        product = geoopt.ProductManifold((geoopt.Euclidean(1), 2), (ball, 4))
+        weights = torch.softmax(-1.5 * product.dist2(*pairs), -1)
+        options = {"curvature": c, "euclidean_dim": 2, "scale": 1.5}
+        ours = ruvector.attention_scores(q, k, "mixed_curvature", **options)
+        np.testing.assert_allclose(ours, weights.numpy(), rtol=1e-9)
+        flat = weights @ values[..., :3]
+        curved = ball.weighted_midpoint(values[:, None, :, 3:].expand(2, 9, 40, 5), weights, reducedim=[-2])
+        out = ruvector.mixed_curvature_attention(q, k, v, value_euclidean_dim=3, **options)
+        np.testing.assert_allclose(out, torch.cat([flat, curved], -1).numpy(), rtol=0, atol=1e-9)
 
 
 def test_exp_map_of_tangents_of_any_length():

@@ -15,6 +15,7 @@ from ruvector._options import flag, nonzero, number
 from ruvector._primitives import softmax
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector.functional import COMMON_OPTIONS, documented
+from ruvector.mechanisms.sparse import checked
 
 _BALL, _HYPERBOLOID = 0, 1
 
@@ -869,22 +870,32 @@ def lorentz_attention(
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
 
+def _pair_distances(query, key, geometry, curvature, space_only):
+    """Distances of pairs of points, with one curvature or one for each of the leading axes."""
+    if not np.ndim(curvature):
+        return _hyperbolic.distance(query, key, geometry, curvature, space_only, ("query", "key"))
+    lead = _coerce._broadcast((query.shape[:-1], key.shape[:-1]), f"query {query.shape}, key {key.shape}")
+    curvature = _each(curvature, lead)
+    query, key = (np.broadcast_to(x, (*lead, x.shape[-1])) for x in (query, key))
+    result = np.empty(lead, query.dtype)
+    for one in np.unique(curvature):
+        here = curvature == one
+        result[here] = _hyperbolic.distance(query[here], key[here], geometry, one, space_only, ("query", "key"))
+    return result
+
+
+def _each(curvature, lead):
+    """Curvatures for all leading axes."""
+    try:
+        return np.broadcast_to(curvature, lead)
+    except ValueError:
+        _coerce.refuse_numbers("curvature", np.shape(curvature), lead)
+
+
 def _negative_distance(geometry):
     def score(query, key, *, curvature, scale, space_only=True):
         factor = -1.0 if scale is None else -scale
-        if not np.ndim(curvature):
-            result = _hyperbolic.distance(query, key, geometry, curvature, space_only, ("query", "key"))
-            return result.dtype.type(factor) * result
-        lead = _coerce._broadcast((query.shape[:-1], key.shape[:-1]), f"query {query.shape}, key {key.shape}")
-        try:
-            curvature = np.broadcast_to(curvature, lead)
-        except ValueError:
-            _coerce.refuse_numbers("curvature", curvature.shape, lead)
-        query, key = (np.broadcast_to(x, (*lead, x.shape[-1])) for x in (query, key))
-        result = np.empty(lead, query.dtype)
-        for one in np.unique(curvature):
-            here = curvature == one
-            result[here] = _hyperbolic.distance(query[here], key[here], geometry, one, space_only, ("query", "key"))
+        result = _pair_distances(query, key, geometry, curvature, space_only)
         return result.dtype.type(factor) * result
 
     def table(query, key, *, curvature, scale, space_only=True):
@@ -896,6 +907,9 @@ def _negative_distance(geometry):
     return {"score": score, "table": table}
 
 
+# mixed_curvature -----------------------------------------------------------------------------------------------------
+
+
 def _split(width, part, name):
     part = width // 2 if part < 0 else part
     if part > width:
@@ -903,110 +917,185 @@ def _split(width, part, name):
     return part
 
 
+def _curvatures(curvature):
+    curvature = nonzero(curvature, "curvature")
+    if np.abs(curvature).min(initial=np.inf) < LEAST_CURVATURE:
+        raise ValueError(f"curvature must be at least {LEAST_CURVATURE:.3g} in size, got {curvature}")
+    return curvature
+
+
 def _mixed_score(query, key, *, curvature, euclidean_dim, euclidean_weight, hyperbolic_weight, scale, value_euclidean_dim):
     query, key, dtype = _pair(query, key, ("query", "key"))
-    curvature, names = _curvature(curvature), ("query", "key")
+    curvature = _curvatures(curvature)
     part = _split(query.shape[-1], euclidean_dim, "euclidean_dim")
     score = -euclidean_weight * _square(query[..., :part] - key[..., :part])[..., 0]
     if part < query.shape[-1]:
-        distance = _hyperbolic.distance(query[..., part:], key[..., part:], _BALL, curvature, True, names)
+        distance = _pair_distances(query[..., part:], key[..., part:], _BALL, curvature, True)
         score = score - hyperbolic_weight * distance**2
     return ((1.0 if scale is None else scale) * score).astype(dtype)[()]
 
 
-def _mixed_fits(width, /, **own):
-    _mixed_score(np.zeros(width), np.zeros(width), scale=None, **own)
+def _mixed_fits(width, /, curvature, euclidean_dim, **own):
+    _curvatures(curvature)
+    _split(width, euclidean_dim, "euclidean_dim")
 
 
-def _mixed_logits(query, key, mask, causal, scale, curvature, euclidean_dim, euclidean_weight, hyperbolic_weight):
-    """Logits (..., L, S) in float64, -inf where a key is hidden, and which keys some query sees (..., S)."""
-    curvature, names = _curvature(curvature), ("query", "key")
-    part = _split(query.shape[-1], euclidean_dim, "euclidean_dim")
-    length, count = query.shape[-2], key.shape[-2]
-    bias = np.zeros((length, count))
-    if mask is not None:
-        bias = np.where(mask, 0.0, -np.inf) if mask.dtype == bool else mask.astype(np.float64)
-    if causal:
-        future = np.arange(count) > np.arange(length)[:, None] + (count - length)
-        bias = np.where(future, -np.inf, bias)
-    lead = _coerce._broadcast((query.shape[:-2], key.shape[:-2]), f"query {query.shape}, key {key.shape}")
-    try:
-        bias = np.broadcast_to(bias, (*np.broadcast_shapes(lead, bias.shape[:-2]), length, count))
-    except ValueError:
-        _coerce.refuse_mask(mask, lead, None, length, count, "mask")
-    seen = (bias != -np.inf).any(-2)
-    # keys that nobody sees may be anything
-    key = np.where(seen[..., None], key, 0.0)
-    q, k = query[..., :part], key[..., :part]
-    if k.shape[-2]:
-        # far from the origin the expanded squares would cancel; the first key, since later ones are not seen by all
-        first = np.where(np.isfinite(k[..., :1, :]), k[..., :1, :], 0.0)
-        q, k = q - first, k - first
-    with np.errstate(invalid="ignore"):
-        near = np.maximum(_square(q) + np.swapaxes(_square(k), -1, -2) - 2 * (q @ np.swapaxes(k, -1, -2)), 0)
-        score = -euclidean_weight * near
-        if part < query.shape[-1]:
-            distances = _hyperbolic.cdist(query[..., part:], key[..., part:], _BALL, curvature, True, names)
-            score = score - hyperbolic_weight * distances**2
-        score = (1.0 if scale is None else scale) * score
-        return np.where(bias == -np.inf, bias, score + bias), seen
+# Logits of a piece. Arrays of 256 KiB are taken again from the allocator; of 1 MiB, each costs its page faults (2000 x 3000 x 32:
+# 99 ms of processor time, 786 with four times as many).
+_PIECE = 1 << 15
+
+
+class _Mixed:
+    """A call in pieces: some of the leading indices, which have one curvature, and some of the rows."""
+
+    def __init__(
+        self, query, key, value, mask, causal, scale, curvature, euclidean_dim, euclidean_weight, hyperbolic_weight
+    ):
+        given = query.shape
+        self.dtype = query.dtype
+        query, mask, lead, self.single = checked(query, key, key if value is None else value, mask)
+        self.length, self.count = query.shape[-2], key.shape[-2]
+        self.causal, self.scale = causal, 1.0 if scale is None else scale
+        self.weights = euclidean_weight, hyperbolic_weight
+        self.part = _split(query.shape[-1], euclidean_dim, "euclidean_dim")
+        self.curvature = _each(np.abs(_curvatures(curvature)), lead).ravel()
+        self.shape = lead
+        self.lead = lead or (1,)
+        self.arrays = {
+            name: (shape, np.broadcast_to(x, (*self.lead, *x.shape[-2:])))
+            for name, shape, x in (("query", given, query), ("key", key.shape, key), ("value", np.shape(value), value))
+            if x is not None
+        }
+        self.mask = None if mask is None else np.broadcast_to(mask, (*self.lead, self.length, self.count))
+        # what a piece holds does not depend on the number of leading indices, nor on which others are with it
+        self.rows = max(1, min(self.length, _PIECE // max(self.count, 1)))
+
+    def units(self):
+        """Curvatures and leading indices of one."""
+        most = max(1, _PIECE // (self.rows * max(self.count, 1)))
+        for c in np.unique(self.curvature).tolist():
+            same = np.flatnonzero(self.curvature == c)
+            for first in range(0, len(same), most):
+                yield c, np.unravel_index(same[first : first + most], self.lead)
+
+    def steps(self):
+        return (slice(first, first + self.rows) for first in range(0, self.length, self.rows))
+
+    def bias(self, at, rows):
+        """0 or the mask's number where a key is seen, -inf where it is hidden; None where all are seen."""
+        seen = None
+        if self.causal:
+            places = np.arange(self.length)[rows, None] + (self.count - self.length)
+            seen = np.where(np.arange(self.count) > places, -np.inf, 0.0)
+        if self.mask is None:
+            return seen
+        mask = self.mask[(*at, rows)]
+        mask = np.where(mask, 0.0, -np.inf) if mask.dtype == bool else mask.astype(np.float64)
+        return mask if seen is None else np.where(seen == 0, mask, seen)
+
+    def seen(self, at):
+        """Which keys some row sees; None for all of them."""
+        if self.mask is None:
+            return None if self.length else np.zeros((len(at[0]), self.count), bool)
+        seen = np.zeros((len(at[0]), self.count), bool)
+        for rows in self.steps():
+            seen |= (self.bias(at, rows) != -np.inf).any(-2)
+        return seen
+
+    def points(self, name, at, seen, part, c):
+        """Float64 rows of an array, 0 where no query sees them; those with a part outside the ball are refused."""
+        shape, whole = self.arrays[name]
+        x = whole[at].astype(np.float64)
+        if seen is not None:
+            if name == "value":
+                # the product with weights of 0 has a rule for what is hidden
+                x[..., part:] = np.where(seen[..., None], x[..., part:], 0.0)
+            else:
+                x = np.where(seen[..., None], x, 0.0)
+        bad = np.argwhere(_gaps(x[..., part:], c) <= 0) if part < x.shape[-1] else ()
+        if len(bad):
+            unit, row = bad[0]
+            index = (*(axis[unit] for axis in at), row)
+            _coerce.refuse_point(name, shape, index, np.linalg.norm(x[unit, row, part:]), 0, 0, False, c)
+        return x
+
+    def logits(self, at, c, seen):
+        """Rows and their logits in float64, -inf where a key is hidden."""
+        part, (flat, curved) = self.part, self.weights
+        query, key = self.points("query", at, None, part, c), self.points("key", at, seen, part, c)
+        q, k = query[..., :part], key[..., :part]
+        if self.count:
+            # far from the origin the expanded squares would cancel; the first key, since later ones are not seen by all
+            first = np.where(np.isfinite(k[..., :1, :]), k[..., :1, :], 0.0)
+            q, k = q - first, k - first
+        squares = np.swapaxes(_square(k), -1, -2)
+        for rows in self.steps():
+            some = q[:, rows]
+            with np.errstate(invalid="ignore"):
+                score, products = _square(some) + squares, some @ np.swapaxes(k, -1, -2)
+                products *= 2
+                score -= products
+                np.maximum(score, 0, out=score)
+                score *= -flat
+                if part < query.shape[-1]:
+                    distances = _hyperbolic.cdist(query[:, rows, part:], key[..., part:], _BALL, c, True, ("query", "key"))
+                    distances *= distances
+                    distances *= curved
+                    score -= distances
+                score *= self.scale
+                bias = self.bias(at, rows)
+                if bias is not None:
+                    score += bias
+                    # what is hidden may be NaN, of a point that only other rows see
+                    np.copyto(score, -np.inf, where=bias == -np.inf)
+            yield rows, score
+
+    def finish(self, result):
+        result = result.reshape(*self.shape, *result.shape[-2:])
+        return result[..., 0, :] if self.single else result
 
 
 def _mixed_attention(
     query, key, value, *, mask, causal, scale, dropout, training, rng, value_euclidean_dim, **options
 ):
-    dtype = query.dtype
-    query, single = (query[None], True) if query.ndim == 1 else (query, False)
-    if mask is not None and single and mask.ndim:
-        mask = mask[..., None, :]
-    if query.ndim < 2 or key.ndim < 2 or value.ndim < 2:
-        _coerce.refuse_axes(query, key, value)
-    if value.shape[-1] < 1:
+    if value.ndim > 1 and value.shape[-1] < 1:
         raise ValueError(f"value must have at least one column, got {value.shape}")
-    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2] or query.shape[-1] < 1:
-        _coerce.refuse_shapes(query, key, value, False, False)
-    query, key, value = _double(query), _double(key), _double(value)
-    logits, seen = _mixed_logits(query, key, mask, causal, scale, **options)
+    call = _Mixed(query, key, value, mask, causal, scale, **options)
     part = _split(value.shape[-1], value_euclidean_dim, "value_euclidean_dim")
-    c = abs(_curvature(options["curvature"]))
-    lead = _coerce._broadcast((logits.shape[:-2], value.shape[:-2]), f"query {query.shape}, value {value.shape}")
-    seen = np.broadcast_to(seen, (*lead, value.shape[-2]))
-    flat, curved = value[..., :part], np.where(seen[..., None], value[..., part:], 0.0)
-    factor = 2 / _gaps(curved, c, "value")[..., None]
-    columns = np.concatenate(
-        [np.broadcast_to(flat, (*lead, *flat.shape[-2:])), factor * curved, factor - 1], -1
-    )
-    out = scaled_dot_product_attention(
-        np.zeros((*lead, logits.shape[-2], 1)),
-        np.zeros((*lead, logits.shape[-1], 1)),
-        columns,
-        logits,
-        dropout if training else 0.0,
-        scale=0.0,
-        rng=rng,
-    )
-    space, time = out[..., part:-1], out[..., -1:]
-    length = np.sqrt(c * _square(space))
-    if training and dropout:
-        # the midpoint is a ratio: the kept weights need not sum to 1
-        norm = np.sqrt(np.maximum((time - length) * (time + length), 0))
-    else:
-        norm = np.sqrt(np.maximum((time - length) * (time + length), 1))
-    with np.errstate(invalid="ignore"):
-        space = np.where(time + norm == 0, 0, space / (time + norm))
-    out = np.concatenate([out[..., :part].astype(dtype), _inside(space, c, dtype)], -1)
-    return out[..., 0, :] if single else out
+    drop = dropout if training else 0.0
+    rng = _coerce.explicit_generator(rng, "dropout") if drop else None
+    # with dropout the midpoint is a ratio: the kept weights need not sum to 1
+    least = 0 if drop else 1
+    result = np.empty((*call.lead, call.length, value.shape[-1]), call.dtype)
+    for c, at in call.units():
+        seen = call.seen(at)
+        values = call.points("value", at, seen, part, c)
+        curved = values[..., part:]
+        factor = 2 / _gaps(curved, c)[..., None]
+        columns = np.concatenate([values[..., :part], factor * curved, factor - 1], -1)
+        nothing = np.zeros((len(at[0]), call.count, 1))
+        for rows, logits in call.logits(at, c, seen):
+            none = np.zeros((*logits.shape[:-1], 1))
+            out = scaled_dot_product_attention(none, nothing, columns, logits, drop, scale=0.0, rng=rng)
+            space, time = out[..., part:-1], out[..., -1:]
+            length = np.sqrt(c * _square(space))
+            norm = np.sqrt(np.maximum((time - length) * (time + length), least))
+            with np.errstate(invalid="ignore"):
+                space = np.where(time + norm == 0, 0, space / (time + norm))
+            result[(*at, rows)] = np.concatenate([out[..., :part].astype(call.dtype), _inside(space, c, call.dtype)], -1)
+    return call.finish(result)
 
 
 def _mixed_weights(query, key, mask, *, causal, scale, value_euclidean_dim, **options):
-    dtype = query.dtype
-    query, single = (query[None], True) if query.ndim == 1 else (query, False)
-    if mask is not None and single and mask.ndim:
-        mask = mask[..., None, :]
-    logits, _ = _mixed_logits(_double(query), _double(key), mask, causal, scale, **options)
-    hidden = (logits == -np.inf).all(-1, keepdims=True)
-    weights = np.where(hidden, 0, softmax(np.where(hidden, 0, logits))).astype(dtype) if logits.size else logits.astype(dtype)
-    return weights[..., 0, :] if single else weights
+    call = _Mixed(query, key, None, mask, causal, scale, **options)
+    result = np.empty((*call.lead, call.length, call.count), call.dtype)
+    for c, at in call.units():
+        for rows, logits in call.logits(at, c, call.seen(at)):
+            hidden = (logits == -np.inf).all(-1, keepdims=True)
+            if logits.size:
+                logits = softmax(np.where(hidden, 0, logits))
+            result[(*at, rows)] = np.where(hidden, 0, logits).astype(call.dtype)
+    return call.finish(result)
 
 
 @_documented("squared distances")
@@ -1036,8 +1125,8 @@ def mixed_curvature_attention(
     key : array_like, shape (..., S, d)
     value : array_like, shape (..., S, dv)
         The first columns are Euclidean, the rest points of the ball with ``c |x|^2 < 1``.
-    curvature : float, default 1.0
-        ``c = abs(curvature)`` of the ball; not 0.
+    curvature : float or array_like, default 1.0
+        ``c = abs(curvature)`` of the ball; not 0. An array broadcasts to the leading axes: ``(H,)`` gives each head its own.
     euclidean_dim : int, default -1
         Euclidean columns of query and key; -1 for half of them.
     value_euclidean_dim : int, default -1
@@ -1060,7 +1149,8 @@ def mixed_curvature_attention(
     -----
     Weights ``softmax(-scale * (euclidean_weight * |q_e - k_e|^2 + hyperbolic_weight * d_c(q_h, k_h)^2))``: in a product of
     spaces squared distances add, from Gu et al. 2019, Learning Mixed-Curvature Representations in Product Spaces (ICLR).
-    ``2 L S (d + dv)`` operations in float64 and O(L S) memory.
+    ``2 L S (d + dv)`` operations in float64; queries go in blocks, so that memory holds a few times ``max(2 ** 15, S)`` logits
+    and the values in float64.
 
     Examples
     --------
@@ -1094,7 +1184,7 @@ def _register():
             best_for="Data with flat and hierarchical parts",
             family="hyperbolic",
             parameters=(
-                Parameter("curvature", "nonzero", 1.0, None, None, "c = |curvature| of the ball; one number"),
+                Parameter("curvature", "nonzero", 1.0, None, None, "c = |curvature| of the ball; an array: one for each of the leading axes"),
                 Parameter("euclidean_dim", "int", -1, -1, None, "leading Euclidean columns of query and key; -1: half"),
                 Parameter("value_euclidean_dim", "int", -1, -1, None, "leading Euclidean columns of values; -1: half"),
                 Parameter("euclidean_weight", "float", 1.0, 0, None, "factor on the squared Euclidean distance"),

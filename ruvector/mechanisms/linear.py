@@ -340,6 +340,9 @@ class LinearState:
     float64 (pairs of float64): the error bound is that of the batch form, for any number of keys and any division into calls. A
     state can be copied and pickled; its bytes mean the same on every instruction set. A call that is interrupted leaves it as it was.
 
+    The gated recurrence of Peng et al. 2021, section 3.3, ``S_t = g_t S_(t-1) + (1 - g_t) phi(k_t) v_t``, is left out: its
+    learned gate is a fourth input of every call.
+
     From Katharopoulos et al. 2020, Transformers are RNNs, arXiv:2006.16236.
 
     Examples

@@ -113,7 +113,7 @@ def _sparse(pattern, stride, summary, bidirectional):
 
 
 def _bigbird(block_size, window_blocks, global_blocks, random_blocks, seed):
-    return patterns._BigBird(block_size, window_blocks, global_blocks, random_blocks, seed)
+    return patterns._BigBird(patterns._step(block_size, "block_size"), window_blocks, global_blocks, random_blocks, seed)
 
 
 def _block_sparse(layout, block_size):
