@@ -157,6 +157,8 @@ CASES = {
             {"block_size": 8, "iterations": 0},
             {"block_size": 8, "temperature": 0.2},
             {"block_size": 8, "scale": 0.9},
+            {"block_size": 8, "causal": True},
+            {"block_size": 8, "causal": True, "iterations": 0},
             {},
         ),
     ),
@@ -407,6 +409,37 @@ def test_blocks_are_sorted_as_logits_say():
         ruvector.sparse_sinkhorn_attention(q, k, v, 8, sort_logits=np.eye(2))
     with pytest.raises(ValueError, match="temperature must be positive, got 0.0"):
         ruvector.sparse_sinkhorn_attention(q, k, v, 8, temperature=0)
+
+
+@pytest.mark.parametrize("name", ("hash_based", "sparse_sinkhorn"))
+def test_nothing_later_has_a_part_in_causal_results(name):
+    """Reformer's chunks and routing's clusters know where later positions are, as published."""
+    own = {"block_size": 8} if name == "sparse_sinkhorn" else {}
+    q, k, v = arrays(name, 45, 45, np.float64)
+    out = ruvector.attention(q, k, v, name, causal=True, **own)
+    for i in (0, 1, 7, 8, 9, 20, 23, 39, 40, 43):
+        later = [np.vstack([x[: i + 1], normal(x[i + 1 :].shape, x.dtype, "later", i)]) for x in (q, k, v)]
+        again = ruvector.attention(*later, name, causal=True, **own)
+        assert same_bits(again[: i + 1], out[: i + 1]), i
+        assert np.abs(again[i + 1 :] - out[i + 1 :]).max() > 1e-3
+
+
+def test_sorted_blocks_of_causal_results_are_means_of_the_blocks_before():
+    n, size = 40, 8
+    q, k, _ = arrays("sparse_sinkhorn", n, n, np.float64)
+    # with keys of nothing all that is seen weighs the same: the values tell which share of what block was sorted where
+    v = np.kron(np.eye(n // size), np.ones((size, 1)))
+    for iterations, logits in ((1, np.zeros((5, 5))), (2, normal((5, 5), np.float64, "sort"))):
+        out = ruvector.sparse_sinkhorn_attention(
+            q, 0 * k, v, size, sort_logits=logits, iterations=iterations, causal=True
+        )
+        shares = 2 * out[2 * size - 1 :: size] - np.eye(5)[1:]  # of the last queries, which see all of their blocks
+        np.testing.assert_allclose(shares.sum(1), 1, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(np.triu(shares, 1), 0, rtol=0, atol=1e-15)
+        assert (np.tril(shares)[np.tril_indices(4)] > 1e-4).all()
+    # the one such matrix whose columns sum to 1, too, takes the block before
+    out = ruvector.sparse_sinkhorn_attention(q, 0 * k, v, size, iterations=10000, causal=True)
+    np.testing.assert_allclose(2 * out[2 * size - 1 :: size] - np.eye(5)[1:], np.eye(4, 5), rtol=0, atol=1e-3)
 
 
 def test_convolution_of_each_head():

@@ -118,16 +118,15 @@ def _yoso(query, key, value, *, mask, causal, scale, dropout, training, rng, num
     call = _rows.Rows(query, key, value, mask, "hash_based")
     if causal and num_hashes is not None:
         raise ValueError("causal goes with the expectation, num_hashes=None: buckets hold keys of all positions")
-    own = _rows.seed(rng)
-    most = call.key.shape[1] - call.query.shape[1]
+    own, offset = _rows.seed(rng), call.key.shape[1] - call.query.shape[1]
 
     def run(q, k, v, places):
         q, k = _rows.unit(q), _rows.unit(k)
         with np.errstate(all="ignore"):
-            out = _expected(q, k, v, places, most) if num_hashes is None else _sampled(q, k, v)
+            out = _expected(q, k, v, places) if num_hashes is None else _sampled(q, k, v)
             return _rows.unit(out) if normalize else out
 
-    def _expected(q, k, v, places, offset):
+    def _expected(q, k, v, places):
         out = np.empty((*q.shape[:2], v.shape[-1]), q.dtype)
         for n in range(len(q)):
             for rows in _rows.steps(q.shape[1], k.shape[1]):
@@ -207,8 +206,12 @@ def reformer_attention(
     -----
     ``softmax_j(scale * q_i . q_j / |q_j|)`` over the keys j that any round shows to query i; a query sees itself only
     where it sees no other. A round hashes x to the largest of ``[x R; -x R]``, R normal, sorts positions by hash and
-    then position, and shows those of the same hash in the same chunk of the order and the one before. Rounds are merged
-    by their log-sum-exps; a pair that c rounds show has its logit less ``log c`` in each, so that it counts once.
+    then position, and shows those of the same hash in the same chunk of the order and the one before; before the first
+    chunk there is none, not the last one. Rounds are merged by their log-sum-exps; a pair that c rounds show has its
+    logit less ``log c`` in each, so that it counts once. The published `scale` is 1.
+
+    With `causal` no later value has a part in a result, but the hashes of later positions move the borders of chunks,
+    as published.
 
     ``4 r S b (d + dv)`` operations for r rounds and chunks of b, ``S n_b r d`` for n_b hashes; O(r S b) numbers are
     held. From Kitaev et al. 2020, arXiv:2001.04451.
@@ -262,6 +265,10 @@ def hash_based_attention(
     expectation takes ``2 L S (d + dv)`` operations and an arccos for each pair. m hashes take ``2 (L + S) m tau d + (L
     + S) m dv`` and 2**tau rows of a table; their mean is off by a share that falls as ``1 / sqrt(m)``. From Zeng et al.
     2021, You Only Sample (Almost) Once, arXiv:2111.09714.
+
+    Near a cosine of 1 an arccos multiplies errors: in float32 the weight of a key parallel to the query is off by some
+    ``1e-4 tau``, other weights by some units of the last place. Hyperplanes are normal, where the published code
+    approximates them by products of Hadamard's matrix and signs; its convolution of the values is left out.
 
     32 hashes are faster than exact softmax attention from about n = 8192, the expectation at no n tried (one core of an
     AMD Zen 5, width 64, float32).

@@ -156,7 +156,7 @@ def linformer_attention(
 
     Notes
     -----
-    ``2 (L + S) rank (d + dv)`` operations. E and F are meant to be learned, or to average segments: attention then
+    ``2 (L + S) rank (d + dv)`` operations; all leading axes share E and F. They are meant to be learned, or to average segments: attention then
     tends to the exact one with the rank, and is exact for E = F = I. Drawn ones keep lengths and products of what they
     multiply, but the softmax is over their rows, so that the result is no approximation of exact attention. From Wang
     et al. 2020, arXiv:2006.04768.
