@@ -7,6 +7,7 @@ import pytest
 import reference
 import reference_approximate as oracle
 import ruvector
+import ruvector.cli
 from ruvector.accuracy import approximations
 from support import DTYPES, generator, normal, peak_allocation, same_bits
 
@@ -499,6 +500,19 @@ def test_errors_fall_as_the_papers_say():
             falls[name] = np.polyfit(np.log(numbers), np.log(mean), 1)[0]
     assert set(falls) == {"random_feature", "hash_based"}
     assert all(-0.6 < fall < -0.4 for fall in falls.values()), falls
+
+
+def test_costs_of_every_approximation_and_what_goes_with_them(monkeypatch, capsys):
+    costs = approximations.costs(512, 1)
+    assert {c.name for c in costs} == set(RECORDS) | {"performer", "random_feature"}
+    assert all(c.milliseconds > 0 and c.ratio > 0 and 0 <= c.error < 1 for c in costs), costs
+    monkeypatch.setattr(approximations, "costs", lambda: costs)
+    assert ruvector.cli.main(["accuracy", "--approximations", "--threads", "1", "--isa", "scalar"]) == 0
+    shown = capsys.readouterr().out
+    assert all(c.name in shown and f"{c.milliseconds:.1f}" in shown for c in costs)
+    for more in (["--exhaustive"], ["--isa", "scalar", "--isa", "scalar"], ["--json", "x"], ["--function", "exp"]):
+        assert ruvector.cli.main(["accuracy", "--approximations", *more]) == 2
+        assert "goes with --threads and one --isa" in capsys.readouterr().err
 
 
 LINEAR = {
