@@ -655,6 +655,7 @@ def sparse_sinkhorn_attention(
     temperature: float = 0.75,
     sort_logits: ArrayLike | None = None,
     mask: ArrayLike | None = None,
+    causal: bool = False,
     scale: float | None = None,
     out: _Array | None = None,
 ) -> _Array: ...

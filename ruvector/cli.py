@@ -270,6 +270,11 @@ def bench(options: argparse.Namespace) -> int:
         metavar="NAME",
         help="only this elementary function, and no attention; may repeat",
     ),
+    argument(
+        "--approximations",
+        action="store_true",
+        help="only the types that approximate attention: time beside exact attention at n = 8192, and error",
+    ),
     argument("--threads", type=positive, metavar="N", help="threads that compare (default: every usable core)"),
     argument("--isa", action="append", metavar="NAME", help="may repeat (default: every usable one)"),
     argument("--json", metavar="FILE", help="write the result"),
@@ -278,6 +283,13 @@ def accuracy(options: argparse.Namespace) -> int:
     """Measure the errors of elementary functions, softmax and attention beside the bounds they keep."""
     from ruvector.accuracy import report
 
+    if options.approximations:
+        isas = options.isa or [None]
+        if options.function or options.exhaustive or options.json or len(isas) > 1:
+            raise UserError("--approximations goes with --threads and one --isa, and nothing else")
+        with compute_settings(argparse.Namespace(threads=options.threads, isa=isas[0])):
+            report.approximations_table()
+        return 0
     with user_errors(report.BadOption, OSError), progress_bar("comparing") as progress:
         beyond = report.accuracy(options, progress)
     return EXIT_WRONG if beyond else 0

@@ -115,7 +115,7 @@ def routing(q, k, v, centroids, size, causal=False, scale=None, normalize=True):
         keys = np.argsort(-nk @ c, kind="stable")[:size]
         seen = keys[None] <= rows[:, None] + len(k) - len(q) if causal else None
         total[rows] += dense(used[0][rows], used[1][keys], v[keys], scale, seen)
-        often[rows] += 1
+        often[rows] += seen.any(1) if causal else 1
     return total / np.maximum(often, 1)[:, None]
 
 
@@ -201,19 +201,30 @@ def sinkhorn(q, k, v, iterations=5, scale=None):
     return p @ v
 
 
-def sparse_sinkhorn(q, k, v, size=64, iterations=8, temperature=0.75, sort_logits=None, scale=None):
+def sparse_sinkhorn(q, k, v, size=64, iterations=8, temperature=0.75, sort_logits=None, causal=False, scale=None):
     q, k, v = wide(q, k, v)
     n, blocks = len(q), -(-len(q) // size)
     parts = [range(b * size, min((b + 1) * size, n)) for b in range(blocks)]
     s, out = factor(q, scale), np.empty((n, v.shape[1]))
-    r = np.array([[s * q[list(a)].mean(0) @ k[list(b)].mean(0) for b in parts] for a in parts])
+    of_queries = [q[: part[0] + 1].mean(0) if causal else q[list(part)].mean(0) for part in parts]
+    r = np.array([[s * a @ k[list(b)].mean(0) for b in parts] for a in of_queries])
     p = np.exp((r if sort_logits is None else sort_logits) / temperature)
+    if causal:
+        p = np.tril(p, -1)
     for _ in range(iterations):
-        p = p / p.sum(1, keepdims=True)
-        p = p / p.sum(0)
+        if causal:
+            sums = np.cumsum(p, 0)
+            p = p / np.where(sums == 0, 1, sums)
+            p[1:] /= p[1:].sum(1, keepdims=True)
+        else:
+            p = p / p.sum(1, keepdims=True)
+            p = p / p.sum(0)
     filled = [np.vstack([x, np.zeros((blocks * size - n, x.shape[1]))]).reshape(blocks, size, -1) for x in (k, v)]
     for b, rows in enumerate(parts):
         sorted_k, sorted_v = (sum(p[b, c] * x[c] for c in range(blocks)) for x in filled)
         own = list(rows)
-        out[own] = dense(q[own], np.vstack([k[own], sorted_k]), np.vstack([v[own], sorted_v]), scale)
+        seen = None
+        if causal:
+            seen = np.hstack([np.tri(len(own)), np.full((len(own), size), b > 0)]) > 0
+        out[own] = dense(q[own], np.vstack([k[own], sorted_k]), np.vstack([v[own], sorted_v]), scale, seen)
     return out

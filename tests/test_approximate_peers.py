@@ -1,9 +1,14 @@
-"""The types that approximate attention beside the modules of transformers, with random weights, and the package linformer."""
+"""The types that approximate attention beside modules of transformers and small packages, with random weights.
+
+The samples of transformers' YOSO need its CUDA kernels (and its hashes written in Python give queries those of the keys), so that
+its expectation alone is compared.
+"""
 
 import warnings
 
 import numpy as np
 import pytest
+import reference_approximate as oracle
 import ruvector
 from support import normal
 
@@ -56,6 +61,30 @@ def test_nystrom_is_that_of_transformers(torch):
         np.testing.assert_allclose(out, theirs[0].numpy(), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("landmarks", (4, 12))
+def test_nystrom_of_several_heads_is_that_of_transformers(torch, landmarks):
+    modeling, config = module_of("nystromformer")
+    torch.manual_seed(5)
+    settings = config.NystromformerConfig(
+        hidden_size=3 * WIDTH,
+        num_attention_heads=3,
+        num_landmarks=landmarks,
+        segment_means_seq_len=LENGTH,
+        conv_kernel_size=7,
+    )
+    x = normal((LENGTH, 3 * WIDTH), np.float64, "peer heads")
+    layer = modeling.NystromformerSelfAttention(settings)
+    # otherwise the largest sum of all heads scales the start of each
+    layer.init_option = "exact"
+    module, (theirs, *_) = run(torch, layer, x)
+    q, k, v = (
+        projected(getattr(module, name), x).reshape(LENGTH, 3, WIDTH).swapaxes(0, 1)
+        for name in ("query", "key", "value")
+    )
+    out = ruvector.nystrom_attention(q, k, v, landmarks, conv=module.conv.weight.detach().numpy().reshape(3, 7))
+    np.testing.assert_allclose(out.swapaxes(0, 1).reshape(LENGTH, -1), theirs[0].numpy(), rtol=0, atol=1e-10)
+
+
 def test_expectation_of_yoso_is_that_of_transformers(torch):
     modeling, config = module_of("yoso")
     torch.manual_seed(2)
@@ -91,6 +120,60 @@ def test_reformer_of_one_chunk_is_that_of_transformers(torch, causal):
     )
 
 
+def identity_of(torch, layer):
+    with torch.no_grad():
+        layer.query_key.weight.copy_(torch.eye(WIDTH))
+        layer.value.weight.copy_(torch.flip(torch.eye(WIDTH), (0,)))
+    return layer
+
+
+def reformer_chunks(torch, x, buckets, chunk, causal):
+    """Theirs over chunks in the order of one round of buckets; values are the columns in reverse."""
+    modeling, config = module_of("reformer")
+    settings = config.ReformerConfig(
+        hidden_size=WIDTH,
+        num_attention_heads=1,
+        attention_head_size=WIDTH,
+        is_decoder=causal,
+        lsh_attn_chunk_length=chunk,
+        num_hashes=1,
+        num_buckets=4,
+    )
+    layer = identity_of(torch, modeling.LSHSelfAttention(settings))
+    _, theirs = run(torch, layer, x, None, None, torch.from_numpy(buckets.astype(np.int64))[None, None])
+    return theirs.hidden_states[0].numpy()
+
+
+def reformer_bound(x):
+    """Their lengths have 1e-6 added to the mean of squares, which logits feel by half of its share."""
+    small = (x**2).mean(-1).min()
+    return 4e-6 / small * np.abs(x).sum(-1).max()
+
+
+@pytest.mark.parametrize("causal", (False, True))
+def test_chunks_of_reformer_are_those_of_transformers(torch, causal):
+    x = normal((LENGTH, WIDTH), np.float64, "peer chunks")
+    theirs = reformer_chunks(torch, x, np.zeros(LENGTH), 8, causal)
+    out = ruvector.reformer_attention(x, x, x[:, ::-1], 1, 8, num_buckets=1, causal=causal, scale=1.0)
+    # theirs shows the last chunk to the first where that is not later, the paper's nothing
+    rows = slice(0 if causal else 8, None)
+    np.testing.assert_allclose(out[rows], theirs[rows], rtol=0, atol=reformer_bound(x))
+    assert causal or np.abs(out[:8] - theirs[:8]).max() > 0.01
+
+
+def test_buckets_of_reformer_are_those_of_transformers(torch):
+    """Theirs shows other buckets in the chunk before: here those are later ones, which causal hides, but for the first's."""
+    directions = ruvector.draw_features(2, WIDTH, orthogonal=False)
+    planned = np.repeat([3, 2, 1, 0], LENGTH // 4)
+    centres = np.concatenate([directions, -directions])[planned]
+    x = centres + normal((LENGTH, WIDTH), np.float64, "peer buckets", scale=0.3)
+    assert [oracle.lsh_bucket(row, directions) for row in x] == list(planned)
+    theirs = reformer_chunks(torch, x, planned, 6, True)
+    out = ruvector.reformer_attention(x, x, x[:, ::-1], 1, 6, num_buckets=4, causal=True, scale=1.0)
+    rows = np.r_[:36, 42:48]
+    np.testing.assert_allclose(out[rows], theirs[rows], rtol=0, atol=reformer_bound(x))
+
+
 def test_linformer_is_that_of_the_package(torch):
     linformer = pytest.importorskip("linformer", reason="linformer, the peer of this test, is not installed")
     torch.manual_seed(4)
@@ -100,3 +183,67 @@ def test_linformer_is_that_of_the_package(torch):
     e, f = (getattr(module, name).detach().numpy().T for name in ("proj_k", "proj_v"))
     out = ruvector.linformer_attention(q, k, v, key_projection=e, value_projection=f)
     np.testing.assert_allclose(projected(module.to_out, out), theirs[0].numpy(), rtol=0, atol=1e-12)
+
+
+def test_product_key_is_that_of_product_key_memory(torch):
+    package = pytest.importorskip("product_key_memory", reason="product-key-memory, this test's peer, is not installed")
+    torch.manual_seed(6)
+    heads, halves, half = 3, 9, 8
+    x = normal((LENGTH, WIDTH), np.float64, "peer x")
+    module, theirs = run(torch, package.PKM(WIDTH, heads=heads, num_keys=halves, topk=5, dim_head=half), x)
+    asked = projected(module.to_queries, x).reshape(LENGTH, 2, heads, half)
+    with torch.no_grad():
+        asked = module.norm(torch.from_numpy(asked)).numpy()
+    query = asked.transpose(0, 2, 1, 3).reshape(LENGTH, -1)
+    # theirs (heads, halves, 2, half), ours a row for each half number
+    key = module.keys.detach().numpy().transpose(1, 0, 2, 3).reshape(halves, -1)
+    slots = module.values.weight.detach().numpy()
+    out = ruvector.product_key_attention(query, key, slots, heads, 5, scale=1.0)
+    np.testing.assert_allclose(out, theirs[0].numpy(), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("causal", (False, True))
+def test_routing_is_that_of_routing_transformer(torch, causal):
+    package = pytest.importorskip(
+        "routing_transformer.routing_transformer", reason="routing-transformer, the peer of this test, is not installed"
+    )
+    torch.manual_seed(7)
+    clusters, size, heads = 5, 12, 2
+    # theirs gives clusters unit rows, ours layer-normed ones: rows of mean 0 are in the same order in both
+    q, k, v = (normal((heads, LENGTH, WIDTH), np.float64, "peer", name) for name in "qkv")
+    q, k = (x - x.mean(-1, keepdims=True) for x in (q, k))
+    module = package.KmeansAttention(clusters, size, heads, WIDTH, causal=causal).double().eval()
+    module.kmeans.initted.fill_(True)
+    # no learned keys and values, which their causal clusters have
+    module.num_mem_kv = 0
+    module.mem_key = module.mem_value = torch.nn.Parameter(torch.zeros(heads, clusters, 0, WIDTH))
+    with torch.no_grad():
+        theirs, _ = module(*(torch.from_numpy(x[None]) for x in (q, k, v)))
+    means = module.kmeans.means.numpy()
+    for h in range(heads):
+        out = ruvector.routing_attention(
+            q[h], k[h], v[h], centroids=means[h], cluster_size=size, normalize=False, causal=causal
+        )
+        # where a cluster shows nothing theirs takes the mean of what is hidden
+        first = np.argsort(-means[h] @ oracle.unit(k[h]).T, -1)[:, :size].min(-1).max() if causal else 0
+        assert first < LENGTH // 2
+        # theirs divides by the number of clusters and 1e-5
+        np.testing.assert_allclose(out[first:], theirs[0, h, first:].numpy(), rtol=0, atol=1e-5 * np.abs(v).max())
+
+
+def test_sinkhorn_balance_is_that_of_sinkhorn_transformer(torch):
+    """Their module takes sorted keys for values, so that the matrix which sorts is compared."""
+    package = pytest.importorskip(
+        "sinkhorn_transformer.sinkhorn_transformer",
+        reason="sinkhorn-transformer, the peer of this test, is not installed",
+    )
+    blocks, size = 6, 8
+    logits = normal((blocks, blocks), np.float64, "peer sort")
+    q = normal((LENGTH, WIDTH), np.float64, "peer x")
+    # with keys of nothing the own block and the sorted one weigh the same
+    value = np.kron(np.eye(blocks), np.ones((size, 1)))
+    for iterations in (1, 7, 8):
+        theirs = package.sinkhorn_sorting_operator(torch.from_numpy(logits[None] / 0.75), iterations)[0].numpy()
+        options = {"iterations": iterations, "temperature": 0.75, "sort_logits": logits}
+        out = ruvector.sparse_sinkhorn_attention(q, 0 * q, value, size, **options)
+        np.testing.assert_allclose(2 * out[::size] - np.eye(blocks), theirs, rtol=0, atol=1e-14)

@@ -6,6 +6,7 @@ of a quarter of their size. Errors are the root mean square of what differs from
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 import ruvector
 
 LENGTH, RUNS, WIDTH, V_WIDTH, SEED = 512, 16, 32, 16, 0
+# Of the table of times: runs are as long as those of the errors.
+LONG_LENGTH, LONG_WIDTH = 8192, 64
 
 _Array = NDArray[np.float64]
 
@@ -28,13 +31,25 @@ class Row(NamedTuple):
     errors: tuple[tuple[int, float], ...]
 
 
-def data() -> tuple[_Array, _Array, _Array]:
+class Cost(NamedTuple):
+    """A type with its options: milliseconds of a call, its share of exact attention's, and the error from `exact`."""
+
+    name: str
+    options: str
+    exact: str
+    milliseconds: float
+    ratio: float
+    error: float
+
+
+def data(seed: int, length: int = LENGTH, width: int = WIDTH, v_width: int = V_WIDTH) -> tuple[_Array, _Array, _Array]:
     """Queries, keys and values in clusters."""
-    rng = np.random.default_rng(SEED)
-    shapes = (WIDTH, WIDTH, V_WIDTH)
-    centre, of_values = rng.standard_normal((RUNS, WIDTH)), rng.standard_normal((RUNS, V_WIDTH))
+    rng = np.random.default_rng(seed)
+    run = LENGTH // RUNS
+    shapes = (width, width, v_width)
+    centre, of_values = rng.standard_normal((length // run, width)), rng.standard_normal((length // run, v_width))
     rows = (
-        np.repeat(x, LENGTH // RUNS, 0) + rng.standard_normal((LENGTH, width)) / 4
+        np.repeat(x, run, 0) + rng.standard_normal((length, width)) / 4
         for x, width in zip((centre, centre, of_values), shapes)
     )
     query, key, value = rows
@@ -46,9 +61,9 @@ def error(result: _Array, exact: _Array) -> float:
     return float(np.sqrt(np.mean((result - exact) ** 2) / np.mean(exact**2)))
 
 
-def pooling(rank: int) -> _Array:
+def pooling(rank: int, length: int = LENGTH) -> _Array:
     """The projection of Linformer that takes means of segments."""
-    return np.kron(np.eye(rank), np.full((1, LENGTH // rank), rank / LENGTH))
+    return np.kron(np.eye(rank), np.full((1, length // rank), rank / length))
 
 
 def centroids(query: _Array, key: _Array) -> _Array:
@@ -59,9 +74,13 @@ def centroids(query: _Array, key: _Array) -> _Array:
     return found
 
 
-def sweeps() -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[[int], Any]]]:
-    """A type, its option, what is exact and its result, the numbers to try and the call with one."""
-    query, key, value = data()
+def sweeps(
+    seed: int = SEED, rng: int | None = None
+) -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[[int], Any]]]:
+    """A type, its option, what is exact and its result, the numbers to try and the call with one.
+
+    Data are of one seed, what types draw of the other."""
+    query, key, value = data(seed)
     unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (query, key)]
     dense = ruvector.scaled_dot_attention(query, key, value)
     softmax = "softmax attention"
@@ -72,7 +91,7 @@ def sweeps() -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[
         softmax,
         dense,
         (16, 64, 256, 1024, 4096),
-        (lambda m: ruvector.performer_attention(query, key, value, m)),
+        (lambda m: ruvector.performer_attention(query, key, value, m, rng=rng)),
     )
     yield (
         "random_feature",
@@ -80,7 +99,7 @@ def sweeps() -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[
         "softmax over cosines",
         ruvector.scaled_dot_attention(*unit, value, scale=1.0),
         (16, 64, 256, 1024, 4096),
-        (lambda m: ruvector.random_feature_attention(query, key, value, m)),
+        (lambda m: ruvector.random_feature_attention(query, key, value, m, rng=rng)),
     )
     yield (
         "linformer",
@@ -92,19 +111,19 @@ def sweeps() -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[
     )
     yield (
         "nystrom",
-        "num_landmarks, exact pinv",
+        "num_landmarks, 8 iterations",
         softmax,
         dense,
         (4, 16, 64, 256, 512),
-        (lambda m: ruvector.nystrom_attention(query, key, value, m, pinv="exact")),
+        (lambda m: ruvector.nystrom_attention(query, key, value, m, iterations=8)),
     )
     yield (
         "nystrom",
-        "iterations, 64 landmarks",
-        "the exact pinv",
-        ruvector.nystrom_attention(query, key, value, 64, pinv="exact"),
+        "iterations, 512 landmarks",
+        softmax,
+        dense,
         (4, 6, 8, 12, 24),
-        (lambda m: ruvector.nystrom_attention(query, key, value, 64, iterations=m)),
+        (lambda m: ruvector.nystrom_attention(query, key, value, LENGTH, iterations=m)),
     )
     others = ruvector.scaled_dot_attention(query, unit[0], value, scale=2.0, mask=~np.eye(LENGTH, dtype=bool))
     yield (
@@ -113,7 +132,7 @@ def sweeps() -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[
         "softmax over other keys",
         others,
         (1, 2, 4, 8, 16),
-        (lambda m: ruvector.reformer_attention(query, query, value, m, scale=2.0)),
+        (lambda m: ruvector.reformer_attention(query, query, value, m, scale=2.0, rng=rng)),
     )
     means = centroids(query, key)
     yield (
@@ -130,7 +149,7 @@ def sweeps() -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[
         softmax,
         dense,
         (4, 16, 64, 256, 512),
-        (lambda m: ruvector.clustered_attention(query, key, value, m)),
+        (lambda m: ruvector.clustered_attention(query, key, value, m, rng=rng)),
     )
     yield (
         "clustered",
@@ -138,7 +157,7 @@ def sweeps() -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[
         softmax,
         dense,
         (0, 16, 64, 256, 512),
-        (lambda m: ruvector.clustered_attention(query, key, value, 16, top_k=m)),
+        (lambda m: ruvector.clustered_attention(query, key, value, 16, top_k=m, rng=rng)),
     )
     expected = ruvector.hash_based_attention(query, key, value)
     yield (
@@ -147,7 +166,7 @@ def sweeps() -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[
         "the expectation",
         expected,
         (4, 16, 64, 256, 1024),
-        (lambda m: ruvector.hash_based_attention(query, key, value, m)),
+        (lambda m: ruvector.hash_based_attention(query, key, value, m, rng=rng)),
     )
     side = 16  # halves of each set, from as many runs
     slots = np.concatenate(
@@ -176,11 +195,67 @@ def sweeps() -> Iterator[tuple[str, str, str, _Array, tuple[int, ...], Callable[
     )
 
 
-def rows() -> list[Row]:
+def rows(seed: int = SEED, rng: int | None = None) -> list[Row]:
     """Measures every type."""
     return [
         Row(name, option, what, tuple((m, error(call(m), exact)) for m in numbers))
-        for name, option, what, exact, numbers, call in sweeps()
+        for name, option, what, exact, numbers, call in sweeps(seed, rng)
+    ]
+
+
+def costs(length: int = LONG_LENGTH, repeats: int = 5) -> list[Cost]:
+    """Times every type that approximates attention beside exact attention, with the scales that are published."""
+    query, key, value = (x.astype(np.float32) for x in data(SEED, length, LONG_WIDTH, LONG_WIDTH))
+    unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (query, key)]
+    softmax, dense = "softmax attention", ruvector.scaled_dot_attention(query, key, value)
+    others = ruvector.scaled_dot_attention(query, unit[0], value, mask=~np.eye(length, dtype=bool), scale=1.0)
+    cosines = ruvector.scaled_dot_attention(*unit, value, scale=1.0)
+    segments = pooling(min(256, length), length).astype(np.float32)
+    means = query[:: round(length**0.5)]
+    for _ in range(3):
+        means = ruvector.update_centroids(means, query, key, 0.0)
+    expected = ruvector.hash_based_attention(query, key, value)
+    side = int(length**0.5)
+    half, slots = key[: side * 16 : 16], value[: side * side]
+    pairs = np.concatenate(
+        [np.repeat(half[:, : LONG_WIDTH // 2], side, 0), np.tile(half[:, LONG_WIDTH // 2 :], (side, 1))], -1
+    )
+    of_pairs = ruvector.scaled_dot_attention(query, pairs, slots, scale=1.0)
+    q, k, v = query, key, value
+    found: tuple[tuple[str, dict[str, Any], tuple[Any, ...], str, Any], ...] = (
+        ("performer", {}, (q, k, v), softmax, dense),
+        ("random_feature", {}, (q, k, v), "softmax over cosines", cosines),
+        ("linformer", {"key_projection": segments, "shared": True}, (q, k, v), softmax, dense),
+        ("nystrom", {"num_landmarks": 256}, (q, k, v), softmax, dense),
+        ("reformer", {"scale": 1.0}, (q, q, v), "softmax over other keys", others),
+        ("routing", {"centroids": means, "normalize": False}, (q, k, v), softmax, dense),
+        ("clustered", {}, (q, k, v), softmax, dense),
+        ("hash_based", {"num_hashes": 32}, (q, k, v), "the expectation", expected),
+        ("product_key", {"num_heads": 1, "scale": 1.0}, (q, half, slots), "softmax over all slots", of_pairs),
+        ("sinkhorn", {}, (q, k, v), softmax, dense),
+        ("sparse_sinkhorn", {}, (q, k, v), softmax, dense),
+    )
+    calls: list[Callable[[], Any]] = [
+        lambda name=name, arrays=arrays, own=own: ruvector.attention(*arrays, name, **own)
+        for name, own, arrays, *_ in found
+    ]
+    calls.append(lambda: ruvector.scaled_dot_attention(query, key, value))
+    best = [float("inf")] * len(calls)
+    for _ in range(repeats):
+        for i, call in enumerate(calls):
+            start = time.perf_counter()
+            call()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return [
+        Cost(
+            name,
+            ", ".join(f"{k}={v}" if np.ndim(v) == 0 else f"{k} {np.shape(v)}" for k, v in own.items()),
+            what,
+            1e3 * best[i],
+            best[i] / best[-1],
+            error(call(), exact),
+        )
+        for i, ((name, own, _, what, exact), call) in enumerate(zip(found, calls))
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import ruvector
-from ruvector.accuracy import attention, ulp
+from ruvector.accuracy import approximations, attention, ulp
 from ruvector.accuracy.exact import LONG_IS_WIDER
 from ruvector.bench import machine
 from ruvector.bench.tables import show
@@ -152,6 +152,16 @@ def accuracy(options: argparse.Namespace, progress: Callable[[int, int], None]) 
     return any(not w.ulp <= w.bound for w in worst) or any(
         not row.shares[isa] <= 1 for row in rows + sums for isa in isas
     )
+
+
+def approximations_table() -> None:
+    """Print what approximations cost and how far they are off."""
+    cells = [
+        [c.name, c.options, f"{c.milliseconds:.1f}", f"{c.ratio:.2f}", f"{c.error:.2g}", c.exact]
+        for c in approximations.costs()
+    ]
+    headers = ["type", "options", "ms", "of exact attention", "error", "compared with"]
+    show(f"approximations of {approximations.LONG_LENGTH} positions in clusters, float32", headers, cells)
 
 
 def _print(

@@ -128,6 +128,22 @@ def unit(x):
     return x / np.where(length > 0, length, 1)
 
 
+def grouped(label, count):
+    """Positions in the order of labels (N, n), which are less than `count`, and how many have each (N, count)."""
+    # NumPy sorts integers of 16 bits by radix
+    narrow = label.astype(np.uint16) if count <= 1 << 16 else label
+    flat = label + np.arange(len(label))[:, None] * count
+    return np.argsort(narrow, -1, kind="stable"), np.bincount(flat.ravel(), minlength=len(label) * count).reshape(
+        len(label), count
+    )
+
+
+def means(x, indices, counts):
+    """Means of rows of x (N, n, d): counts (N, L) of them for each, ascending, in one list; 0 of none."""
+    nothing = np.zeros((len(x), max(counts.shape[1], x.shape[1]), 1), x.dtype)
+    return gathered(nothing[:, : counts.shape[1]], nothing[:, : x.shape[1]], x, indices, counts, 1.0)
+
+
 def gathered(query, key, value, indices, counts, scale):
     """Softmax attention of (N, L, d) over keys of its own for each row, counts (N, L) of them, ascending, in one list."""
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts.ravel(), dtype=np.int64)])

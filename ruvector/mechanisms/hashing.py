@@ -16,7 +16,9 @@ SELF = -1e5
 
 def _buckets(x, directions):
     """argmax of [x R; -x R] for each row: (N, L)."""
-    out = np.empty(x.shape[:2], np.int64)
+    out = np.zeros(x.shape[:2], np.int64)
+    if len(directions) == 0:
+        return out
     half = len(directions)
     for n in range(len(x)):
         for rows in _rows.steps(x.shape[1], half):
@@ -27,34 +29,71 @@ def _buckets(x, directions):
     return out
 
 
-def _round(bucket, chunk):
+def _round(bucket, count, chunk):
     """Positions in the order of buckets, and for each its cell, a bucket's part of a chunk, and whether the cell before
     that is the same bucket's."""
-    order = np.argsort(bucket, -1, kind="stable")
+    order, _ = _rows.grouped(bucket, count)
     sorted_bucket = np.take_along_axis(bucket, order, -1)
     block = np.arange(bucket.shape[1]) // chunk
     same = sorted_bucket[:, 1:] == sorted_bucket[:, :-1]
     new = np.pad(~same | (block[1:] != block[:-1]), ((0, 0), (1, 0)))
-    cells = np.cumsum(new, -1, dtype=np.int32)
+    # cells are from 2 on: 0 is no position's
+    kind = np.uint16 if count + len(block) // chunk < 65000 else np.uint32
+    cells = np.cumsum(new, -1, dtype=kind) + kind(2)
     # a cell reaches back where it begins a chunk inside a bucket
     begins = np.maximum.accumulate(np.where(new, np.arange(bucket.shape[1]), 0), -1)
     reach = np.take_along_axis(new & np.pad(same, ((0, 0), (1, 0))), begins, -1)
-    cell, back = np.empty_like(cells), np.empty(cells.shape, np.uint32)
+    cell, back = np.empty_like(cells), np.empty_like(cells)
     np.put_along_axis(cell, order, cells, -1)
-    np.put_along_axis(back, order, reach.astype(np.uint32), -1)
+    np.put_along_axis(back, order, reach.astype(kind), -1)
     return order, cell, back
 
 
-def _in_chunks(x, chunk, pad):
-    """(N, n) as (N, C, chunk), the last one filled up."""
-    blocks = -(-x.shape[1] // chunk)
-    return np.pad(x, ((0, 0), (0, blocks * chunk - x.shape[1])), constant_values=pad).reshape(len(x), blocks, chunk)
+def _in_chunks(x, chunk):
+    """(N, chunk + n) as chunks behind the chunk before them, a view: (N, C, 2 chunk)."""
+    step, *rest = x.strides[1:]
+    shape = (len(x), x.shape[1] // chunk - 1, 2 * chunk, *x.shape[2:])
+    return np.lib.stride_tricks.as_strided(x, shape, (x.strides[0], chunk * step, step, *rest), writeable=False)
 
 
-def _with_previous(x, pad):
-    """Chunks behind the chunk before them."""
-    before = np.concatenate([np.full_like(x[:, :1], pad), x[:, :-1]], 1)
-    return np.concatenate([before, x], 2)
+def _attend_in_chunks(x, unit, v, mine, others, chunk, causal, scale):
+    """The state of each position over the keys that the round `mine` shows, less in each logit the logarithm of the
+    number of rounds that show the pair."""
+    order, keys = mine[0], x.shape[1]
+    places = np.pad(order, ((0, 0), (chunk, -keys % chunk)))
+    unit, v = (_in_chunks(_rows.take(a, places), chunk) for a in (unit, v))
+    columns = _in_chunks(places, chunk)
+    x = _rows.take(x, columns[:, :, chunk:])
+    cells, reach = zip(*((_rows.take(a, places), _rows.take(b, columns[:, :, chunk:])) for _, a, b in (mine, *others)))
+    # what fills up has a cell of its own
+    cells[0][:, :chunk] = cells[0][:, chunk + keys :] = 0
+    cells = [_in_chunks(cell, chunk) for cell in cells]
+
+    def shown(r, some):
+        return cells[r][:, some, chunk:, None] - cells[r][:, some, None] <= reach[r][:, some, :, None]
+
+    output, lse = np.empty((*x.shape[:3], v.shape[-1]), x.dtype), np.empty(x.shape[:3])
+    i = np.arange(chunk)
+    for some in _rows.steps(columns.shape[1], 2 * len(x) * chunk * chunk):
+        seen = shown(0, some)
+        if causal:
+            seen &= columns[:, some, None] <= columns[:, some, chunk:, None]
+        count = seen.astype(np.uint8)
+        for r in range(1, len(cells)):
+            count += shown(r, some)
+        count *= seen
+        # -log of counts, and -inf for 0
+        bias = np.log(count, dtype=x.dtype)
+        np.copysign(bias, -1, out=bias)
+        bias[:, :, i, chunk + i] = SELF
+        state = partial_attention(x[:, some], unit[:, some], v[:, some], bias, scale=scale)
+        output[:, some], lse[:, some] = state.output, state.lse
+    back = np.empty_like(order)
+    np.put_along_axis(back, order, np.broadcast_to(np.arange(keys), order.shape), -1)
+    return (
+        _rows.take(output.reshape(len(x), -1, v.shape[-1]), back),
+        np.take_along_axis(lse.reshape(len(x), -1), back, -1),
+    )
 
 
 def _reformer(query, key, value, *, mask, causal, scale, dropout, training, rng, num_hashes, bucket_size, num_buckets):
@@ -73,40 +112,14 @@ def _reformer(query, key, value, *, mask, causal, scale, dropout, training, rng,
             raise ValueError("attention type 'reformer' has one array for queries and keys: key must be equal to query")
         chunk = min(bucket_size, keys)
         buckets = num_buckets or (1 if chunk == keys else 2 * -(-keys // chunk))
-        unit, rounds = _rows.unit(x), []
-        directions = _rows.normal(own, num_hashes * max(buckets // 2, 1), x.shape[-1], x.dtype)
-        for r in range(num_hashes):
-            mine = directions[r * (buckets // 2) : (r + 1) * (buckets // 2)]
-            rounds.append(_round(_buckets(x, mine) if buckets > 1 else np.zeros(x.shape[:2], np.int64), chunk))
-        # a pair that several rounds show has its share of the sum in each of them
-        logarithm = np.append(-np.inf, -np.log(np.arange(1, num_hashes + 1))).astype(x.dtype)
-        states = []
-        for order, *_ in rounds:
-            rows = _in_chunks(order, chunk, 0)
-            columns = _with_previous(rows, 0)
-            there = _with_previous(_in_chunks(np.ones_like(order, bool), chunk, False), False)[:, :, None]
-            count, seen = np.zeros((*rows.shape, 2 * chunk), np.uint8), None
-            for other, cell, back in rounds:
-                away = _rows.take(cell, rows)[..., None] - _rows.take(cell, columns)[:, :, None]
-                shown = away.view(np.uint32) <= _rows.take(back, rows)[..., None]
-                count += shown
-                seen = shown if other is order else seen
-            seen &= there
-            if causal:
-                seen &= columns[:, :, None] <= rows[..., None]
-            bias = logarithm[count * seen]
-            i = np.arange(chunk)
-            bias[:, :, i, chunk + i] = np.where(there[:, :, 0, chunk:], SELF, -np.inf)
-            state = partial_attention(
-                _rows.take(x, rows), _rows.take(unit, columns), _rows.take(v, columns), bias, scale=factor
-            )
-            back = np.argsort(order, -1)
-            states.append(
-                (
-                    _rows.take(state.output.reshape(len(x), -1, v.shape[-1]), back),
-                    np.take_along_axis(state.lse.reshape(len(x), -1), back, -1),
-                )
-            )
+        unit, half = _rows.unit(x), buckets // 2
+        directions = _rows.normal(own, num_hashes * max(half, 1), x.shape[-1], x.dtype)
+        rounds = [_round(_buckets(x, directions[r * half : (r + 1) * half]), buckets, chunk) for r in range(num_hashes)]
+        with np.errstate(divide="ignore"):
+            states = [
+                _attend_in_chunks(x, unit, v, mine, rounds[:r] + rounds[r + 1 :], chunk, causal, factor)
+                for r, mine in enumerate(rounds)
+            ]
         out = np.zeros((*q.shape[:2], v.shape[-1]), x.dtype)
         out[:, places] = merge_states(states).output
         return out
@@ -114,20 +127,32 @@ def _reformer(query, key, value, *, mask, causal, scale, dropout, training, rng,
     return call.apply(run)
 
 
+def _codes(x, planes):
+    """Which of tau hyperplanes of each hash (m, tau, d) a row is above, as bits: (N, m, L)."""
+    hashes, tau, width = planes.shape
+    out = np.empty((len(x), hashes, x.shape[1]), np.int64)
+    # sums of different powers of 2 up to 2**19, exact in any dtype
+    powers = 2.0 ** np.arange(tau, dtype=x.dtype)
+    for n in range(len(x)):
+        for rows in _rows.steps(x.shape[1], hashes * tau):
+            above = (x[n, rows] @ planes.reshape(-1, width).T > 0).astype(x.dtype)
+            out[n, :, rows] = (above.reshape(-1, hashes, tau) @ powers).T
+    return out
+
+
 def _yoso(query, key, value, *, mask, causal, scale, dropout, training, rng, num_hashes, tau, normalize):
     call = _rows.Rows(query, key, value, mask, "hash_based")
     if causal and num_hashes is not None:
         raise ValueError("causal goes with the expectation, num_hashes=None: buckets hold keys of all positions")
-    own = _rows.seed(rng)
-    most = call.key.shape[1] - call.query.shape[1]
+    own, offset = _rows.seed(rng), call.key.shape[1] - call.query.shape[1]
 
     def run(q, k, v, places):
         q, k = _rows.unit(q), _rows.unit(k)
         with np.errstate(all="ignore"):
-            out = _expected(q, k, v, places, most) if num_hashes is None else _sampled(q, k, v)
+            out = _expected(q, k, v, places) if num_hashes is None else _sampled(q, k, v)
             return _rows.unit(out) if normalize else out
 
-    def _expected(q, k, v, places, offset):
+    def _expected(q, k, v, places):
         out = np.empty((*q.shape[:2], v.shape[-1]), q.dtype)
         for n in range(len(q)):
             for rows in _rows.steps(q.shape[1], k.shape[1]):
@@ -141,18 +166,20 @@ def _yoso(query, key, value, *, mask, causal, scale, dropout, training, rng, num
         return out
 
     def _sampled(q, k, v):
-        bits = 1 << np.arange(tau)
-        planes = _rows.normal(own, num_hashes * tau, q.shape[-1], q.dtype)
-        batch = np.arange(len(q))[:, None] << tau
         out = np.zeros((*q.shape[:2], v.shape[-1]), q.dtype)
-        for r in range(num_hashes):
-            mine = planes[r * tau : (r + 1) * tau].T
-            to, code = ((((x @ mine) > 0) @ bits + batch).ravel() for x in (q, k))
-            order = np.argsort(code, kind="stable")
-            filled, first = np.unique(code[order], return_index=True)
-            table = np.zeros((len(q) << tau, v.shape[-1]), v.dtype)
-            table[filled] = np.add.reduceat(v.reshape(-1, v.shape[-1])[order], first, axis=0)
-            out += table[to].reshape(out.shape)
+        planes = _rows.normal(own, num_hashes * tau, q.shape[-1], q.dtype).reshape(num_hashes, tau, -1)
+        # as many tables at a time as a cache holds
+        step = max(1, min(num_hashes, (1 << 14) >> tau))
+        for first in range(0, num_hashes, step):
+            some = planes[first : first + step]
+            to, code = _codes(q, some), _codes(k, some)
+            slots = len(some) << tau
+            order, counts = _rows.grouped(code.reshape(-1, code.shape[-1]), 1 << tau)
+            counts = counts.reshape(len(q), slots)
+            table = _rows.means(v, order, counts) * counts[..., None].astype(v.dtype)
+            to += (np.arange(len(some)) << tau)[:, None]
+            every = np.full(q.shape[:2], len(some))
+            out += len(some) * _rows.means(table, np.swapaxes(to, 1, 2), every)
         return out / num_hashes
 
     return call.apply(run)
@@ -207,13 +234,17 @@ def reformer_attention(
     -----
     ``softmax_j(scale * q_i . q_j / |q_j|)`` over the keys j that any round shows to query i; a query sees itself only
     where it sees no other. A round hashes x to the largest of ``[x R; -x R]``, R normal, sorts positions by hash and
-    then position, and shows those of the same hash in the same chunk of the order and the one before. Rounds are merged
-    by their log-sum-exps; a pair that c rounds show has its logit less ``log c`` in each, so that it counts once.
+    then position, and shows those of the same hash in the same chunk of the order and the one before; before the first
+    chunk there is none, not the last one. Rounds are merged by their log-sum-exps; a pair that c rounds show has its
+    logit less ``log c`` in each, so that it counts once. The published `scale` is 1.
 
-    ``4 r S b (d + dv)`` operations for r rounds and chunks of b, ``S n_b r d`` for n_b hashes; O(r S b) numbers are
-    held. From Kitaev et al. 2020, arXiv:2001.04451.
+    With `causal` no later value has a part in a result, but the hashes of later positions move the borders of chunks,
+    as published.
 
-    Faster than exact attention from about n = 8192 (4 rounds, chunks of 64, one core of an AMD Zen 5, width 64,
+    ``4 r S b (d + dv)`` operations for r rounds and chunks of b, ``S n_b r d`` for n_b hashes; O(S r (d + dv)) numbers
+    are held. From Kitaev et al. 2020, arXiv:2001.04451.
+
+    Faster than exact attention from about n = 4096 (4 rounds, chunks of 64, one core of an AMD Zen 5, width 64,
     float32).
 
     Examples
@@ -260,10 +291,14 @@ def hash_based_attention(
     -----
     ``y / |y|`` with ``y_i = sum_j (1 - arccos(q_i . k_j) / pi)**tau v_j`` for queries and keys of length 1. The
     expectation takes ``2 L S (d + dv)`` operations and an arccos for each pair. m hashes take ``2 (L + S) m tau d + (L
-    + S) m dv`` and 2**tau rows of a table; their mean is off by a share that falls as ``1 / sqrt(m)``. From Zeng et al.
+    + S) m dv`` and at most 16384 or 2**tau rows of tables; their mean is off by a share that falls as ``1 / sqrt(m)``. From Zeng et al.
     2021, You Only Sample (Almost) Once, arXiv:2111.09714.
 
-    32 hashes are faster than exact softmax attention from about n = 8192, the expectation at no n tried (one core of an
+    Near a cosine of 1 an arccos multiplies errors: in float32 the weight of a key parallel to the query is off by some
+    ``1e-4 tau``, other weights by some units of the last place. Hyperplanes are normal, where the published code
+    approximates them by products of Hadamard's matrix and signs; its convolution of the values is left out.
+
+    32 hashes are faster than exact softmax attention from about n = 4096, the expectation at no n tried (one core of an
     AMD Zen 5, width 64, float32).
 
     Examples

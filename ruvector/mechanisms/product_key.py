@@ -96,7 +96,7 @@ def product_key_attention(query, key, value, num_heads=4, top_k=32, *, mask=None
     mask : array_like of bool, optional
         True = there. Broadcasts to ``(..., 1, C * C)``: which slots there are.
     scale : float, optional
-        Factor on the products; ``1 / sqrt(d / num_heads)`` when None.
+        Factor on the products; ``1 / sqrt(d / num_heads)`` when None. The published one is 1.
     out : ndarray, optional
         Where the result goes: its shape and dtype, any strides; may overlap the inputs.
 
@@ -115,7 +115,8 @@ def product_key_attention(query, key, value, num_heads=4, top_k=32, *, mask=None
     ``sum_h sum_t softmax(s_h)_t v[slot_ht]`` over the `top_k` largest of ``scale * (q_h1 . k_hi1 + q_h2 . k_hj2)``:
     exactly those of all pairs, found among the ``top_k log(top_k)`` sums of the largest halves. ``2 L C d`` operations
     and O(L num_heads top_k dv), where exact attention over the slots has ``2 L C**2 (d + dv)``; a mask scores every
-    slot. From Lample et al. 2019, arXiv:1907.05242.
+    slot. The published layer projects its input to the queries and normalises them over the batch before. From Lample
+    et al. 2019, arXiv:1907.05242.
 
     Faster than exact attention over the slots from about C * C = 32768 of them (4 heads of 32 slots, 512 queries, one
     core of an AMD Zen 5, width 64, float32).
