@@ -31,6 +31,7 @@ FUNCTIONS = {
     "bigbird_attention",
     "block_sparse_attention",
     "causal_attention",
+    "compressive_attention",
     "cosine_attention",
     "cross_attention",
     "differential_attention",
@@ -41,6 +42,7 @@ FUNCTIONS = {
     "entmax",
     "entmax_attention",
     "exp_map",
+    "feedback_attention",
     "fixup_attention",
     "fixup_scale",
     "flash_attention",
@@ -105,7 +107,9 @@ FUNCTIONS = {
     "softmax",
     "sparsemax_attention",
     "swiglu",
+    "synthesizer_attention",
     "t5_attention",
+    "t_fixup_scale",
     "sparse_attention",
     "sparsemax",
     "talking_heads_attention",
@@ -115,7 +119,7 @@ FUNCTIONS = {
     "varlen_attention",
     "xpos_attention",
 }
-CLASSES = {"AttentionCache", "AttentionIndex", "AttentionState", "AttentionType", "CSRGraph", "ExpertLoad", "GATLayer", "KVCache", "LinearState",
+CLASSES = {"AttentionCache", "AttentionIndex", "AttentionState", "AttentionType", "CSRGraph", "CompressiveMemory", "ExpertLoad", "FeedbackMemory", "GATLayer", "KVCache", "LinearState",
            "MixtureOfExperts", "RopeScaling", "Routing", "SparsePattern", "UnknownAttentionType"}
 
 # The usage guide's rows, in its order: name -> (complexity, best_for). Types that are still to come have no row here yet.

@@ -9,7 +9,15 @@ from support import generator, normal, qkv, same_bits
 
 W = {
     name: normal(shape, np.float64, name)
-    for name, shape in (("q", (32, 20)), ("k", (32, 20)), ("v", (20,)), ("h", (8, 8)))
+    for name, shape in (
+        ("q", (32, 20)),
+        ("k", (32, 20)),
+        ("v", (20,)),
+        ("h", (8, 8)),
+        ("t", (64, 64)),
+        ("w2", (20, 64)),
+        ("b2", (64,)),
+    )
 }
 CASES = {
     "entmax": [{}, {"alpha": 1.0}, {"alpha": 2.0}, {"alpha": 1.2}],
@@ -32,6 +40,20 @@ CASES |= {
     "rezero": [{"alpha": 0.5}, {"alpha": -2.0}, {}],
     "fixup": [{}, {"multiplier": 0.3}, {"bias_in": 0.7}, {"bias_out": -0.4}],
 }
+CASES["synthesizer"] = [
+    {"max_length": 80},
+    {"max_length": 64},
+    {"max_length": 64, "w1": W["q"]},
+    {"w1": W["q"], "w2": W["w2"]},
+    {"w1": W["q"], "w2": W["w2"], "b1": W["v"]},
+    {"w1": W["q"], "w2": W["w2"], "b2": W["b2"]},
+    {"w2": W["w2"]},
+    {"kind": "random", "max_length": 64},
+    {"kind": "random", "max_length": 45},
+    {"kind": "random", "table": W["t"]},
+]
+# (batch, queries, keys)
+LENGTHS = (((2,), 30, 30), ((), 60, 25), ((), 7, 45), ((2, 3), 3, 17))
 RESIDUAL = ("rezero", "fixup")  # values as wide as queries, which come back where nothing is seen
 RECORDS = {record.name: record for record in ruvector.attention_types() if record.name in CASES}
 
@@ -57,7 +79,9 @@ def test_every_type_has_a_case():
 def test_types_are_what_their_papers_define(isa, dtype_name, dtype, name):
     oracle, outputs = reference_weights.TYPES[name], []
     for own in CASES[name]:
-        for batch, q_len, kv_len in (((2,), 30, 30), ((), 7, 45), ((2, 3), 3, 17), ((), 60, 25)):
+        for batch, q_len, kv_len in LENGTHS:
+            if own.get("kind") == "random" and q_len > kv_len:
+                continue  # refused
             q, k, v = arrays(name, batch, q_len, kv_len, dtype_name, "weights")
             out = ruvector.attention(q, k, v, name, **own)
             check(out, oracle(q, k, v, **own), dtype, f"{name} {own} {q_len} x {kv_len}")
@@ -133,7 +157,7 @@ def test_hidden_keys_and_the_future_change_no_bit(isa, name):
     assert not bad[1].any()
 
 
-@pytest.mark.parametrize("name", sorted(set(CASES) - {"differential"}))
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"differential", "synthesizer"}))
 def test_scores(isa, name):
     q, k, v = qkv((), 9, 31, 32, 31, "float64", "scores")
     for own in CASES[name]:
@@ -149,9 +173,29 @@ def test_scores(isa, name):
             assert (np.diff(p[np.argsort(score)]) >= -1e-15).all(), "a higher score has no smaller weight"
 
 
-def test_differential_has_no_score_of_a_pair():
-    with pytest.raises(ValueError, match="'differential' has no pairwise score"):
-        ruvector.attention_score(np.ones(8), np.ones(8), "differential")
+@pytest.mark.parametrize("name", ["differential", "synthesizer"])
+def test_types_without_a_score_of_a_pair(name):
+    with pytest.raises(ValueError, match=f"'{name}' has no pairwise score"):
+        ruvector.attention_score(np.ones(8), np.ones(8), name)
+
+
+def test_a_synthesizer_looks_at_no_key_and_at_its_position():
+    q, k, v = qkv((2,), 9, 14, 32, 24, "float64", "synthesizer")
+    for kind in ("dense", "random"):
+        out = ruvector.synthesizer_attention(q, k, v, kind)
+        assert same_bits(ruvector.synthesizer_attention(q, k * np.nan, v, kind), out)
+        assert same_bits(ruvector.synthesizer_attention(q * 2, k, v, kind), out) == (kind == "random")
+    causal = ruvector.synthesizer_attention(q, k, v, "random", table=W["t"], causal=True)
+    last = ruvector.synthesizer_attention(q[:, 4:6], k[:, :11], v[:, :11], "random", table=W["t"], causal=True)
+    np.testing.assert_allclose(last, causal[:, 4:6], rtol=0, atol=1e-14)
+    # a table of products is attention
+    products = q[0] @ k[0].T / np.sqrt(32)
+    table = np.zeros((14, 14))
+    table[5:] = products
+    exact = ruvector.scaled_dot_attention(q[0], k[0], v[0])
+    np.testing.assert_allclose(
+        ruvector.synthesizer_attention(q[0], k[0], v[0], "random", table=table), exact, rtol=0, atol=1e-14
+    )
 
 
 def test_limits(isa):
@@ -218,6 +262,15 @@ def test_the_scale_of_fixup():
         ("adaptive_span", {"span": [-1.0]}, ("span", "-1")),
         ("adaptive_span", {"span": [1.0, 2.0]}, ("span", "(8,)", "(2,)")),
         ("adaptive_span", {"ramp": 0.0}, ("ramp", "0.001", "0.0")),
+        ("synthesizer", {"kind": "sparse"}, ("kind", "'dense' or 'random'", "'sparse'")),
+        ("synthesizer", {"max_length": 4}, ("max_length", "5", "4")),
+        ("synthesizer", {"table": np.ones((9, 9))}, ("'dense'", "table")),
+        ("synthesizer", {"kind": "random", "w1": np.ones((9, 9))}, ("'random'", "w1")),
+        ("synthesizer", {"kind": "random", "table": np.ones((9, 4))}, ("table", "at least 5", "(9, 4)")),
+        ("synthesizer", {"w1": np.ones((9, 9))}, ("w1", "(32, hidden)", "(9, 9)")),
+        ("synthesizer", {"w2": np.ones((32, 4))}, ("w2", "(32, at least 5)", "(32, 4)")),
+        ("synthesizer", {"b1": np.ones(4)}, ("b1", "(32,)", "(4,)")),
+        ("synthesizer", {"b2": np.ones(4)}, ("b2", "(1024,)", "(4,)")),
         ("talking_heads", {"num_heads": 5}, ("32", "5")),
         ("talking_heads", {"w_logits": np.ones((4, 4))}, ("w_logits", "(8, 8)", "(4, 4)")),
     ],

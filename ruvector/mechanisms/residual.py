@@ -80,6 +80,42 @@ def fixup_scale(num_layers, layers_per_branch=2):
     return float(num_layers ** (-1 / (2 * layers_per_branch - 2)))
 
 
+def t_fixup_scale(num_layers, decoder=False):
+    """Factor by which T-Fixup initialises a Transformer that has no warm-up and no normalisation: ``0.67 * num_layers ** -0.25``.
+
+    Parameters
+    ----------
+    num_layers : int
+        Layers of the encoder, or of the decoder; at least 1.
+    decoder : bool, default False
+        ``(9 * num_layers) ** -0.25``, the factor of a decoder's layers.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    TypeError, ValueError
+        For numbers that are not integers or out of their range.
+
+    Notes
+    -----
+    Of the matrices of values, of outputs and of the feed-forward layers; the others stay as they were drawn. From Huang et al. 2020,
+    Improving Transformer Optimization Through Better Initialization, PMLR 119.
+
+    Examples
+    --------
+    >>> import ruvector
+    >>> ruvector.t_fixup_scale(16)
+    0.335
+    """
+    num_layers = number(num_layers, "num_layers", whole=True)
+    if num_layers < 1:
+        raise ValueError(f"num_layers must be at least 1, got {num_layers}")
+    return (9 * num_layers) ** -0.25 if flag(decoder, "decoder") else 0.67 * num_layers**-0.25
+
+
 def _previous(call, previous):
     """(*lead, heads, L, S)"""
     shape = (*call.lead, call.num_heads, call.q_len, call.kv_len)

@@ -17,8 +17,8 @@ _SEED = 42
 
 def _shaped(x, name, shape, keys):
     """A matrix whose last axis is as long as the longest sequence, or fixed where `keys` is None."""
-    if x.ndim != len(shape) or x.shape[:-1] != shape[:-1] or (x.shape[-1] < keys if keys else x.shape != shape):
-        last = f"at least {keys}" if keys else shape[-1]
+    if x.ndim != len(shape) or x.shape[:-1] != shape[:-1] or (x.shape != shape if keys is None else x.shape[-1] < keys):
+        last = shape[-1] if keys is None else f"at least {keys}"
         expected = ", ".join(map(str, (*shape[:-1], last)))
         raise ValueError(f"{name} must have shape ({expected}{'' if len(shape) > 1 else ','}), got {x.shape}")
     return x
@@ -169,7 +169,7 @@ def _register():
             ),
             "Tay et al. 2021, Synthesizer, arXiv:2005.00743",
         ),
-        **type_of(_synthesizer, unit_scale=True),
+        type_of(_synthesizer, unit_scale=True)["fn"],
     )
 
 
