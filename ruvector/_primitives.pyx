@@ -170,11 +170,15 @@ cdef object _rows(object query, object keys, tuple shape, int code):
     return out if RV_NDIM(out) else out[()]
 
 
-def scores(queries, keys, double scale):
-    """scale * (query . key) of every pair of C-contiguous queries (m, d), of the arithmetic's type, and keys (n, d): see rv_scores_run."""
+def scores(queries, keys, double scale, *, out=None):
+    """scale * (query . key) of every pair of queries (m, d), of the arithmetic's type, and keys (n, d): see rv_scores_run.
+
+    The last axes of queries, and of `out`, (m, n) of their dtype, must be contiguous.
+    """
     cdef rv_scores_args args
     cdef rv_status status
-    cdef object out = np.empty((RV_DIM(queries, 0), RV_DIM(keys, 0)), queries.dtype)
+    if out is None:
+        out = np.empty((RV_DIM(queries, 0), RV_DIM(keys, 0)), queries.dtype)
     if plain_code(keys, bf16) < 0:
         keys = _coerce.plain(_coerce.array(keys, "keys"), keys.dtype)
     memset(&args, 0, sizeof(args))

@@ -239,6 +239,57 @@ def test_layers_of_realformer_carry_their_logits(isa):
     np.testing.assert_allclose(out, ruvector.multi_head_attention(q + k[:, :21], k, v, 4), rtol=0, atol=1e-12)
 
 
+def test_previous_logits_of_realformer(isa, dtype_name, dtype):
+    oracle = reference_weights.TYPES["realformer"]
+    for q_len, kv_len in ((21, 37), (5, 9)):
+        q, k, v = qkv((2,), q_len, kv_len, 32, 24, dtype_name, "previous")
+        plain = ruvector.realformer_attention(q, k, v, 4)
+        for shape in ((2, 4, q_len, kv_len), (4, q_len, kv_len), (q_len, kv_len), (4, 1, kv_len)):
+            own = {"num_heads": 4, "previous": normal(shape, np.float64, "previous")}
+            for options in ({}, {"causal": True}, {"mask": np.arange(kv_len) % 3 != 1}):
+                out = ruvector.attention(q, k, v, "realformer", **own, **options)
+                check(out, oracle(q, k, v, **own, **options), dtype, f"{shape} {list(options)}")
+            assert not same_bits(ruvector.attention(q, k, v, "realformer", **own), plain)
+
+
+def test_spans_leave_out_the_keys_beyond_them(isa):
+    """Lengths past a block of rows, heads of different spans, queries before the first key."""
+    for q_len, kv_len, causal in (
+        (300, 300, False),
+        (300, 300, True),
+        (90, 400, True),
+        (400, 90, False),
+        (400, 90, True),
+    ):
+        q, k, v = qkv((), q_len, kv_len, 32, 24, "float64", "spans")
+        own = {"num_heads": 4, "span": [0.0, 7.5, 40.0, 1000.0], "ramp": 3.0}
+        out = ruvector.attention(q, k, v, "adaptive_span", **own, causal=causal)
+        answer = reference_weights.TYPES["adaptive_span"](q, k, v, **own, causal=causal)
+        check(out, answer, np.float64, f"{q_len} x {kv_len} {causal}")
+        if causal or q_len > kv_len:
+            continue
+        far = v.copy()
+        far[200] = np.nan
+        changed = ruvector.attention(q, k, far, "adaptive_span", **own)
+        rows = np.isnan(changed).any(-1)
+        assert rows.all(), "the last head sees all"
+        assert not np.isnan(changed[:197, :6]).any()
+        assert same_bits(changed[:150, :18].copy(), out[:150, :18].copy())
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"rezero", "fixup"}))
+def test_threads_change_no_bit_and_blocks_join(isa, threads, name):
+    own = {"w_logits": W["h"], "w_weights": W["h"].T} if name == "talking_heads" else CASES[name][0]
+    own = {"max_length": 700} if name == "synthesizer" else own
+    q, k, v = arrays(name, (), 650, 700, "float32", "threads")
+    results = []
+    for n in (1, 2, 3):
+        ruvector.set_num_threads(n)
+        results.append(ruvector.attention(q, k, v, name, **own, causal=True))
+    assert all(same_bits(r, results[0]) for r in results)
+    check(results[0], reference_weights.TYPES[name](q, k, v, **own, causal=True), np.float32, name)
+
+
 def test_the_scale_of_fixup():
     assert ruvector.fixup_scale(100) == 0.1
     assert ruvector.fixup_scale(81, 3) == pytest.approx(1 / 3, rel=1e-15)
@@ -290,6 +341,25 @@ def test_entmax_attention_against_the_entmax_package():
     np.testing.assert_allclose(
         ruvector.entmax_attention(q, k, v), package.entmax15(logits, -1).numpy() @ v, rtol=0, atol=1e-9
     )
+
+
+@pytest.mark.peer
+def test_sigmoid_additive_and_talking_heads_against_torch():
+    torch = pytest.importorskip("torch")
+    q, k, v = (torch.tensor(x) for x in qkv((2,), 21, 37, 32, 24, "float64", "peer"))
+    close = {"rtol": 0, "atol": 1e-12}
+    logits = q @ k.mT / np.sqrt(32)
+    np.testing.assert_allclose(ruvector.sigmoid_attention(q, k, v), torch.sigmoid(logits - np.log(37)) @ v, **close)
+    w_q, w_k, w = (torch.tensor(W[name]) for name in ("q", "k", "v"))
+    scores = torch.tanh((q @ w_q)[:, :, None] + (k @ w_k)[:, None]) @ w
+    out = ruvector.additive_attention(q, k, v, w_q=W["q"], w_k=W["k"], v=W["v"])
+    np.testing.assert_allclose(out, torch.softmax(scores, -1) @ v, **close)
+    heads = [x.reshape(2, -1, 8, x.shape[-1] // 8).transpose(1, 2) for x in (q, k, v)]
+    before, after = torch.tensor(W["h"]), torch.tensor(W["h"].T.copy())
+    mixed = torch.softmax(torch.einsum("ab,naij->nbij", before, heads[0] @ heads[1].mT / 2), -1)
+    weights = torch.einsum("ab,naij->nbij", after, mixed)
+    out = ruvector.talking_heads_attention(q, k, v, w_logits=W["h"], w_weights=W["h"].T)
+    np.testing.assert_allclose(out, (weights @ heads[2]).transpose(1, 2).reshape(2, 21, 24), **close)
 
 
 @pytest.mark.peer

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ruvector import _coerce
+from ruvector import _primitives
 from ruvector.mechanisms.positions import _Call, _cut, _heads_of
 
-# Bytes of the logits of a block: they are made, weighed and used where the second cache of a core holds them with what is read beside.
-# At 1024 keys, 64 wide, entmax took 1.5 ms with 2**19, 1.7 with 2**18 and 2.4 with 2**20 (AMD Zen 5, 2 threads, gcc 12).
+# Bytes of the logits of a block: they are made, weighed and used where the second caches hold them. Products are those of the core,
+# not of NumPy: two pools of threads beside each other, of which one spins, made entmax attention of 1024 keys take from 35 to 1200 ms
+# in place of 5 on two cores that others used too, and its bits would depend on the number of threads.
 BLOCK = 1 << 19
 
 
@@ -42,7 +43,10 @@ class Block:
 
     def products(self):
         """scale * query . key, (heads, rows, keys)."""
-        return _coerce.matmul(self.query, self.key.swapaxes(-1, -2))
+        out = np.empty((len(self.query), self.query.shape[1], self.key.shape[1]), self.query.dtype)
+        for query, key, logits in zip(self.query, self.key, out, strict=True):
+            _primitives.scores(query, key, self.call.scale, out=logits)
+        return out
 
     def hide(self, logits):
         """Puts the mask into the logits: -inf where a key is hidden, whatever its logit."""
@@ -65,15 +69,13 @@ class Block:
 
 
 class _Sequence:
-    """A batch element: its heads, the queries times `scale`, and the values without NaN and infinities, which are added one by one."""
+    """A batch element: its heads, and the values without NaN and infinities, which are added one by one."""
 
     def __init__(self, call, batch, values):
         self.call, self.batch = call, batch
         query, key, value = (
             np.broadcast_to(x, (*call.lead, *x.shape[-2:]))[batch] for x in (call.query, call.key, call.value)
         )
-        with np.errstate(all="ignore"):
-            query = query * query.dtype.type(call.scale)
         self.query, self.key = (_heads_of(x, call.num_heads).swapaxes(0, 1) for x in (query, key))
         self.bad = ()
         if values:
@@ -82,7 +84,8 @@ class _Sequence:
             if len(self.bad):
                 value = value.copy()
                 value[self.bad] = 0
-            self.value = _heads_of(value, call.num_heads).swapaxes(0, 1)
+            # (heads, dv, S): a result is a product of two rows
+            self.columns = np.ascontiguousarray(_heads_of(value, call.num_heads).transpose(1, 2, 0))
 
     def blocks(self, form):
         call = self.call
@@ -105,15 +108,17 @@ class _Sequence:
                 if low < high:
                     yield Block(self, heads, slice(start, stop), slice(low, high))
 
-    def mix(self, block, weights, shown):
-        """sum_j w_j v_j, (heads, rows, dv): what is not `shown` counts for nothing, NaN and infinity in it included."""
-        result = _coerce.matmul(weights, self.value[block.heads, block.keys])
+    def mix(self, block, weights, shown, out):
+        """sum_j w_j v_j into `out`, (heads, rows, dv): what is not `shown` counts for nothing, NaN and infinity in it included."""
+        if not out.shape[-1]:
+            return
+        for own, columns, rows in zip(weights, self.columns[block.heads, :, block.keys], out, strict=True):
+            _primitives.scores(own, columns, 1.0, out=rows)
         for column, j in enumerate(block.bad):
             at = slice(j - block.keys.start, j - block.keys.start + 1)
             with np.errstate(all="ignore"):
                 term = weights[..., at] * self.given[block.heads, j : j + 1]
-                result += np.where(shown[..., column, None], term, 0)
-        return result
+                out += np.where(shown[..., column, None], term, 0)
 
 
 def _weighted(sequence, form):
@@ -141,7 +146,7 @@ def attend(call, form):
             if call.rng is not None:
                 weights *= call.rng.random(weights.shape, np.float32) >= call.dropout
                 weights /= weights.dtype.type(1 - call.dropout)
-            result[block.heads, block.rows] = sequence.mix(block, weights, shown)
+            sequence.mix(block, weights, shown, result[block.heads, block.rows])
     return call.finish(out)
 
 

@@ -320,7 +320,7 @@ def realformer_attention(
 
     Notes
     -----
-    O(L S num_heads (d + dv)) time, products by NumPy, and O(S) memory besides `previous`. It is slower than
+    O(L S num_heads (d + dv)) time and O(S) memory besides `previous`. It is slower than
     `multi_head_attention` at any length. From He et al. 2020 [1]_.
 
     References
@@ -418,7 +418,7 @@ def adaptive_span_attention(
 
     Notes
     -----
-    O(L w num_heads (d + dv)) time with ``w = 2 (span + ramp)`` keys, or half of them where `causal`, products by NumPy; O(w) memory in
+    O(L w num_heads (d + dv)) time with ``w = 2 (span + ramp)`` keys, or half of them where `causal`; O(w) memory in
     blocks of queries: keys beyond the span of a head are left out. From Sukhbaatar et al. 2019 [1]_.
 
     References

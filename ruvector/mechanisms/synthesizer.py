@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ruvector import _coerce
+from ruvector import _coerce, _primitives
 from ruvector._options import flag
 from ruvector._random import glorot
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
@@ -43,10 +43,11 @@ def _dense(call, max_length, w1, b1, w2, b2):
     with np.errstate(all="ignore"):
         layer = np.maximum(layer if b1 is None else layer + b1.astype(dtype), 0)
     layer = np.broadcast_to(layer, (*call.lead, *layer.shape[-2:]))
-    w2, b2 = (None if x is None else (x * scale).astype(dtype) for x in (w2, b2))
+    columns = np.ascontiguousarray(w2.T, dtype)
+    b2 = None if b2 is None else (b2 * scale).astype(dtype)
 
     def logits(block):
-        logits = _coerce.matmul(layer[block.batch][None, block.rows], w2[:, block.keys])
+        logits = _primitives.scores(layer[block.batch][block.rows], columns[block.keys], scale)[None]
         if b2 is not None:
             with np.errstate(all="ignore"):
                 logits += b2[block.keys]
