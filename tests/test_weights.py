@@ -373,3 +373,44 @@ def test_differential_attention_against_torch():
     )
     head = torch.nn.functional.rms_norm((a - 0.3 * b) @ torch.tensor(v), (24,), eps=1e-5) * 0.7
     np.testing.assert_allclose(ruvector.differential_attention(q, k, v, 0.3, norm=True), head, rtol=0, atol=1e-10)
+
+
+@pytest.mark.peer
+def test_differential_attention_against_transformers():
+    """A layer of DiffLlama of two heads, its projections the identity and its positions all 0."""
+    torch = pytest.importorskip("torch")
+    diffllama = pytest.importorskip("transformers.models.diffllama.modeling_diffllama")
+    config = diffllama.DiffLlamaConfig(
+        hidden_size=32, num_attention_heads=2, num_key_value_heads=2, rms_norm_eps=1e-5, attn_implementation="eager"
+    )
+    layer = diffllama.DiffLlamaAttention(config, 0).double()
+    x = normal((2, 21, 32), np.float64, "peer")
+    with torch.no_grad():
+        for projection in (layer.q_proj, layer.k_proj, layer.v_proj, layer.o_proj):
+            projection.weight.copy_(torch.eye(32))
+        layer.k_proj.weight.copy_(torch.tensor(W["q"] @ W["k"].T / 8))
+        layer.lambda_q1.zero_()
+        layer.lambda_q2.zero_()
+        positions = torch.ones(2, 21, 16, dtype=torch.float64), torch.zeros(2, 21, 16, dtype=torch.float64)
+        theirs = layer(torch.tensor(x), positions)[0].numpy()
+        key = layer.k_proj(torch.tensor(x)).numpy()
+    ours = ruvector.differential_attention(x, key, x, layer.lambda_init, norm=True)
+    # its softmax is in float32
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.peer
+def test_cosine_attention_against_transformers():
+    """A window of Swin v2 of one head, whose biases of positions are all the same."""
+    torch = pytest.importorskip("torch")
+    swinv2 = pytest.importorskip("transformers.models.swinv2.modeling_swinv2")
+    layer = swinv2.Swinv2SelfAttention(swinv2.Swinv2Config(), 32, 1, (4, 4)).double().eval()
+    x = normal((2, 16, 32), np.float64, "peer")
+    with torch.no_grad():
+        for parameter in layer.continuous_position_bias_mlp.parameters():
+            parameter.zero_()
+        q, k, v = (part(torch.tensor(x)).numpy() for part in (layer.query, layer.key, layer.value))
+        theirs = layer(torch.tensor(x))[0].numpy()
+        # log(10) in float32
+        tau = float(torch.exp(-layer.logit_scale))
+    np.testing.assert_allclose(ruvector.cosine_attention(q, k, v, tau), theirs, rtol=0, atol=1e-12)

@@ -12,7 +12,7 @@ from ruvector.mechanisms.positions import _Call, _cut, _heads_of
 
 # Bytes of the logits of a block: they are made, weighed and used where the second caches hold them. Products are those of the core,
 # not of NumPy: two pools of threads beside each other, of which one spins, made entmax attention of 1024 keys take from 35 to 1200 ms
-# in place of 5 on two cores that others used too, and its bits would depend on the number of threads.
+# in place of 5 to 20 on two cores that others used too, and its bits would depend on the number of threads.
 BLOCK = 1 << 19
 
 
