@@ -90,6 +90,7 @@ from ruvector.mechanisms.linear import (
     random_feature_attention,
 )
 from ruvector.mechanisms.lowrank import linformer_attention, nystrom_attention
+from ruvector.mechanisms.memory import CompressiveMemory, FeedbackMemory, compressive_attention, feedback_attention
 from ruvector.mechanisms.moe import (
     ExpertLoad,
     MixtureOfExperts,
@@ -111,6 +112,7 @@ from ruvector.mechanisms.residual import (
     realformer_attention,
     realformer_logits,
     rezero_attention,
+    t_fixup_scale,
 )
 from ruvector.mechanisms.sparse import (
     bigbird_attention,
@@ -129,6 +131,7 @@ from ruvector.mechanisms.weights import (
     sparsemax_attention,
     talking_heads_attention,
 )
+from ruvector.mechanisms.synthesizer import synthesizer_attention
 from ruvector.patterns import Pattern as SparsePattern
 from ruvector.retrieval import mha_search
 from ruvector.runtime import get_num_threads, isa, isas, set_num_threads, show_runtime, use_isa
@@ -144,7 +147,9 @@ __all__ = [
     "AttentionState",
     "AttentionType",
     "CSRGraph",
+    "CompressiveMemory",
     "ExpertLoad",
+    "FeedbackMemory",
     "GATLayer",
     "KVCache",
     "LinearState",
@@ -168,6 +173,7 @@ __all__ = [
     "block_sparse_attention",
     "causal_attention",
     "clustered_attention",
+    "compressive_attention",
     "cosine_attention",
     "cross_attention",
     "differential_attention",
@@ -178,6 +184,7 @@ __all__ = [
     "entmax_attention",
     "exp_map",
     "expert_capacity",
+    "feedback_attention",
     "fixup_attention",
     "fixup_scale",
     "flash_attention",
@@ -252,7 +259,9 @@ __all__ = [
     "sparsemax",
     "sparsemax_attention",
     "swiglu",
+    "synthesizer_attention",
     "t5_attention",
+    "t_fixup_scale",
     "talking_heads_attention",
     "top_k_gating",
     "topk",

@@ -1125,6 +1125,125 @@ def adaptive_span_attention(
     rng: _Rng = None,
     out: _Array | None = None,
 ) -> _Array: ...
+def synthesizer_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    kind: str = "dense",
+    *,
+    max_length: SupportsIndex = 1024,
+    w1: ArrayLike | None = None,
+    b1: ArrayLike | None = None,
+    w2: ArrayLike | None = None,
+    b2: ArrayLike | None = None,
+    table: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def compressive_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    segment_length: SupportsIndex = 512,
+    *,
+    memory_length: SupportsIndex = 512,
+    compressed_length: SupportsIndex = 512,
+    rate: SupportsIndex = 3,
+    compression: str = "mean",
+    key_conv: ArrayLike | None = None,
+    value_conv: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+def feedback_attention(
+    query: ArrayLike,
+    key: ArrayLike,
+    value: ArrayLike,
+    layer_weights: ArrayLike | None = None,
+    *,
+    w_key: ArrayLike | None = None,
+    w_value: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    training: bool = False,
+    rng: _Rng = None,
+    out: _Array | None = None,
+) -> _Array: ...
+
+class CompressiveMemory:
+    batch: tuple[int, ...]
+    compressed_length: int
+    compression: str
+    dtype: np.dtype[Any]
+    head_dim: int
+    memory_length: int
+    rate: int
+    v_dim: int
+    def __init__(
+        self,
+        head_dim: SupportsIndex,
+        v_dim: SupportsIndex | None = None,
+        *,
+        memory_length: SupportsIndex = 512,
+        compressed_length: SupportsIndex = 512,
+        rate: SupportsIndex = 3,
+        compression: str = "mean",
+        key_conv: ArrayLike | None = None,
+        value_conv: ArrayLike | None = None,
+        batch: int | tuple[int, ...] = (),
+        dtype: DTypeLike = ...,
+    ) -> None: ...
+    @property
+    def keys(self) -> _Array: ...
+    @property
+    def values(self) -> _Array: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def compressed(self) -> int: ...
+    def reset(self) -> CompressiveMemory: ...
+    def append(self, key: ArrayLike, value: ArrayLike, *, mask: ArrayLike | None = None) -> CompressiveMemory: ...
+    def attend(self, query: ArrayLike, *, scale: float | None = None) -> _Array: ...
+    def step(
+        self, query: ArrayLike, key: ArrayLike, value: ArrayLike, *, mask: ArrayLike | None = None, scale: float | None = None
+    ) -> _Array: ...
+
+class FeedbackMemory:
+    batch: tuple[int, ...]
+    dim: int
+    dtype: np.dtype[Any]
+    length: int
+    num_layers: int
+    def __init__(
+        self,
+        dim: SupportsIndex,
+        num_layers: SupportsIndex,
+        *,
+        weights: ArrayLike | None = None,
+        w_key: ArrayLike | None = None,
+        w_value: ArrayLike | None = None,
+        batch: int | tuple[int, ...] = (),
+        dtype: DTypeLike = ...,
+    ) -> None: ...
+    @property
+    def keys(self) -> _Array: ...
+    @property
+    def values(self) -> _Array: ...
+    def reset(self) -> FeedbackMemory: ...
+    def append(self, states: ArrayLike) -> FeedbackMemory: ...
+    def attend(self, query: ArrayLike, *, scale: float | None = None) -> _Array: ...
+
+def t_fixup_scale(num_layers: SupportsIndex, decoder: bool = False) -> float: ...
 def fixup_scale(num_layers: SupportsIndex, layers_per_branch: SupportsIndex = 2) -> float: ...
 def realformer_logits(
     query: ArrayLike, key: ArrayLike, num_heads: int = 8, *, previous: ArrayLike | None = None, scale: float | None = None

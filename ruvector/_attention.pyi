@@ -24,6 +24,7 @@ def scaled_dot_product_attention(
     rng: Any = None,
     out: Any = None,
 ) -> Any: ...
+def heads_mean(weights: NDArray[Any], out: NDArray[Any]) -> None: ...
 def partial(
     query: Any,
     key: Any,

@@ -170,11 +170,15 @@ cdef object _rows(object query, object keys, tuple shape, int code):
     return out if RV_NDIM(out) else out[()]
 
 
-def scores(queries, keys, double scale):
-    """scale * (query . key) of every pair of C-contiguous queries (m, d), of the arithmetic's type, and keys (n, d): see rv_scores_run."""
+def scores(queries, keys, double scale, *, out=None):
+    """scale * (query . key) of every pair of queries (m, d), of the arithmetic's type, and keys (n, d): see rv_scores_run.
+
+    The last axes of queries, and of `out`, (m, n) of their dtype, must be contiguous.
+    """
     cdef rv_scores_args args
     cdef rv_status status
-    cdef object out = np.empty((RV_DIM(queries, 0), RV_DIM(keys, 0)), queries.dtype)
+    if out is None:
+        out = np.empty((RV_DIM(queries, 0), RV_DIM(keys, 0)), queries.dtype)
     if plain_code(keys, bf16) < 0:
         keys = _coerce.plain(_coerce.array(keys, "keys"), keys.dtype)
     memset(&args, 0, sizeof(args))
@@ -429,7 +433,7 @@ def sparsemax(x, axis=-1, *, out=None):
     return _weigh(x, axis, out, ROWS_ENTMAX, 2)
 
 
-cdef object _map(rv_map f, object x):
+cdef object _map(rv_map f, object x, object out=None):
     cdef int code = plain_code(x, bf16)
     cdef object y
     cdef rv_status status
@@ -437,7 +441,10 @@ cdef object _map(rv_map f, object x):
     if code != RV_F32 and code != RV_F64 or not cnp.PyArray_IS_C_CONTIGUOUS(x):
         x = _coerce.contiguous(x)
         code = plain_code(x, bf16)
-    y = cnp.PyArray_EMPTY(RV_NDIM(x), cnp.PyArray_DIMS(x), cnp.NPY_FLOAT32 if code == RV_F32 else cnp.NPY_FLOAT64, 0)
+    if out is not None and (out is not x or not cnp.PyArray_ISWRITEABLE(x)):
+        raise ValueError("out must be x itself, C-contiguous, writeable and of float32 or float64")
+    y = x if out is not None else (
+        cnp.PyArray_EMPTY(RV_NDIM(x), cnp.PyArray_DIMS(x), cnp.NPY_FLOAT32 if code == RV_F32 else cnp.NPY_FLOAT64, 0))
     n = cnp.PyArray_SIZE(x)
     cdef const void *src = RV_DATA(x)
     cdef void *dst = RV_DATA(y)
@@ -447,9 +454,9 @@ cdef object _map(rv_map f, object x):
     return y
 
 
-def exp(x):
-    """e^x, elementwise, through the active ISA's kernel; float32 or float64."""
-    return _map(RV_MAP_EXP, x)
+def exp(x, *, out=None):
+    """e^x, elementwise, through the active ISA's kernel; float32 or float64; in place where `out` is x."""
+    return _map(RV_MAP_EXP, x, out)
 
 
 def exp2(x):
@@ -462,9 +469,9 @@ def log(x):
     return _map(RV_MAP_LOG, x)
 
 
-def tanh(x):
-    """Hyperbolic tangent, elementwise, through the active ISA's kernel; float32 or float64."""
-    return _map(RV_MAP_TANH, x)
+def tanh(x, *, out=None):
+    """Hyperbolic tangent, elementwise, through the active ISA's kernel; float32 or float64; in place where `out` is x."""
+    return _map(RV_MAP_TANH, x, out)
 
 
 def erf(x):

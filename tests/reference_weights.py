@@ -132,6 +132,28 @@ def additive(query, key, value, *, hidden=64, w_q=None, w_k=None, v=None, mask=N
     return Answer(_softmax(logits + bias, seen)[..., None, :, :], value, size)
 
 
+def synthesizer(
+    query, key, value, *, kind="dense", max_length=1024, w1=None, b1=0.0, w2=None, b2=None, table=None, mask=None, causal=False, scale=None
+):  # fmt: skip
+    query, key, value = _wide(query, key, value)
+    (q_len, d), kv_len, scale = query.shape[-2:], key.shape[-2], 1 if scale is None else scale
+    if kind == "random":
+        table = np.sqrt(3 / max_length) * fixed_uniform(44, (max_length,) * 2) if table is None else table
+        logits = scale * np.broadcast_to(table[kv_len - q_len : kv_len, :kv_len], (*query.shape[:-1], kv_len))
+        size = np.abs(logits).max(initial=0)
+    else:
+        hidden = w2.shape[0] if w1 is None and w2 is not None else d if w1 is None else w1.shape[1]
+        w1 = np.sqrt(6 / (d + hidden)) * fixed_uniform(42, (d, hidden)) if w1 is None else w1
+        w2 = np.sqrt(6 / (hidden + max_length)) * fixed_uniform(43, (hidden, max_length)) if w2 is None else w2
+        b2 = np.zeros(w2.shape[1]) if b2 is None else b2
+        logits = scale * (np.maximum(query @ w1 + b1, 0) @ w2 + b2)[..., :kv_len]
+        inside = np.abs(query) @ np.abs(w1) + np.abs(b1)
+        # both products round: of a column d terms, of a logit hidden
+        size = 2 * abs(scale) * max(1, hidden / d) * (inside @ np.abs(w2) + np.abs(b2)).max(initial=0)
+    seen, bias = _visible(logits.shape, mask, causal)
+    return Answer(_softmax(logits + bias, seen)[..., None, :, :], value, size + np.abs(bias).max(initial=0))
+
+
 def differential(query, key, value, *, lambda_init=0.8, norm=False, mask=None, causal=False, scale=None):
     query, key, value = _wide(query, key, value)
     half = query.shape[-1] // 2
@@ -210,6 +232,7 @@ TYPES = {
     "sigmoid": _rows(_sigmoid_rows, lambda keys: 2.0),
     "cosine": cosine,
     "additive": additive,
+    "synthesizer": synthesizer,
     "differential": differential,
     "realformer": _heads_with(lambda q_len, kv_len, heads, previous=0.0: np.asarray(previous)),
     "adaptive_span": _heads_with(_spans),

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import reference
+import reference_memory
 import reference_weights
 import ruvector
 from ruvector import _ruvector_core as core
@@ -800,8 +801,8 @@ def type_inputs(name, parameters, batch, q_len, kv_len, dtype):
 
 
 def test_every_type_has_an_oracle_and_a_case():
-    # types with oracles and cases of their own: tests/test_weights.py, tests/test_approximate.py
-    elsewhere = set(reference_weights.TYPES)
+    # types with oracles and cases of their own: tests/test_weights.py, tests/test_memory.py, tests/test_approximate.py
+    elsewhere = set(reference_weights.TYPES) | set(reference_memory.TYPES)
     names = [record.name for record in ruvector.attention_types() if record.family != "approximate"]
     assert set(names) <= set(reference.TYPES) | elsewhere, "a type without an oracle"
     assert set(names) <= set(TYPE_CASES) | elsewhere, "a type without a case"

@@ -8,7 +8,7 @@ from reference_weights import entmax, entmax_bound
 from support import EDGES, LONG_EDGES, generator, normal, same_bits
 
 EXACT = (1.5, 2.0)
-SEARCHED = (1.0001, 1.1, 1.25, 1.75, 2.5, 4.0, 8.0)
+SEARCHED = (1.0001, 1.1, 1.25, 1.75, 2.5, 4.0, 8.0, 12.0, 16.0)
 
 
 def rows(n, dtype, *seed):

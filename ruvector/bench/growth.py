@@ -28,6 +28,8 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "lorentz": {"space_only": True},
     "grouped_query": {"num_kv_heads": 8},
     "multi_query": {"num_heads": 1},
+    "adaptive_span": {"span": [64.0]},
+    "synthesizer": {"max_length": 8192},
 }
 FIXED_KEYS = ("moe",)
 SHARED = ("reformer",)  # queries that are the keys
