@@ -9,7 +9,7 @@ import numpy as np
 from ruvector import _coerce, _primitives
 from ruvector._moe import top_k_gating, topk
 from ruvector._options import number
-from ruvector._registry import AttentionType, head_counts, record_of, score_is_share, score_of
+from ruvector._registry import AttentionType, head_counts, record_of, score_is_share, score_of, table_of
 from ruvector.functional import _score_options, attention_score, attention_scores
 
 # Scores that are held at a time, and rows that a score function of Python sees at once: its temporaries have their width.
@@ -51,7 +51,18 @@ def aligned(shape, dtype):
 class Scorer:
     """How a type scores queries with the rows of a table of a width: by products in the core, or by the type's own function."""
 
-    __slots__ = ("type", "dim", "query_dim", "num_heads", "num_kv_heads", "inner", "factor", "softcap", "hyperbolic")
+    __slots__ = (
+        "type",
+        "dim",
+        "query_dim",
+        "num_heads",
+        "num_kv_heads",
+        "inner",
+        "factor",
+        "softcap",
+        "hyperbolic",
+        "options",
+    )
 
     def __init__(self, attention_type, dim, params):
         call = _score_options(attention_type, params)
@@ -59,8 +70,9 @@ class Scorer:
         self.type = AttentionType(call.name, **given)
         self.dim = dim
         self.inner = score_of(call.name) is None
-        self.hyperbolic = record_of(call.name).family == "hyperbolic"
         own = call.params
+        self.options = {"scale": None, **{k: v for k, v in own.items() if k not in ("causal", "dropout")}}
+        self.hyperbolic = record_of(call.name).family == "hyperbolic"
         if self.inner:
             self.num_heads, self.num_kv_heads = head_counts(call.name, own)
         else:
@@ -100,6 +112,12 @@ class Scorer:
             scores = _primitives.scores(queries, rows, self.factor)
             return self.softcap * np.tanh(scores / self.softcap) if self.softcap else scores
         scores = np.empty((len(queries), len(rows)), queries.dtype)
+        table = table_of(self.type.name)
+        if table is not None:
+            for first in range(0, len(rows), SEEN):
+                pair = _coerce.pair(queries, rows[first : first + SEEN], "query", "key")
+                scores[:, first : first + SEEN] = table(*pair, **self.options)
+            return scores
         for query, out in zip(queries, scores):
             for first in range(0, len(rows), SEEN):
                 out[first : first + SEEN] = attention_score(query, rows[first : first + SEEN], self.type)

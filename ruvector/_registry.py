@@ -167,6 +167,7 @@ _compiled: list[AttentionRecord] = _read_catalog()
 _shared = frozenset(row["name"] for row in catalog() if row["shared"])
 _python: dict[str, Composition] = {}
 _scores: dict[str, Callable] = {}
+_tables: dict[str, Callable] = {}
 _shares: set[str] = set()
 _names: dict[str, str] = {n: r.name for r in _compiled for n in (r.name, *r.aliases)}
 _index: dict[str, int] = {r.name: i for i, r in enumerate(_compiled)}
@@ -228,15 +229,21 @@ def score_of(name) -> Callable | None:
     return _scores.get(name)
 
 
+def table_of(name) -> Callable | None:
+    """The scores (m, n) of queries (m, d) with rows (n, d), where a type has something faster for them than `score_of`: the same
+    bits, by the same arguments."""
+    return _tables.get(name)
+
+
 def score_is_share(name) -> bool:
     """Whether a type's weights are its scores over their sum, not their softmax."""
     return name in _shares
 
 
-def add_type(record, fn=None, *, score=None, share=False, weights=None, fits=None, lacks=()):
+def add_type(record, fn=None, *, score=None, table=None, share=False, weights=None, fits=None, lacks=()):
     """Adds a type of the package: the record of a composition and its function, or the name of a type that C runs.
 
-    `score` is what `score_of` returns, `share` what `score_is_share` does;
+    `score` is what `score_of` returns, `table` what `table_of`, `share` what `score_is_share` does;
     `weights(query, key, mask, *, causal, scale, **own parameters)` gives the weights (..., L, S) of a composition, their mean
     over heads; `fits(width, **own parameters)` raises what a call with queries of that width would, as far as no key is
     needed to tell. `lacks`: those of causal, scale and dropout that a composition refuses.
@@ -247,6 +254,8 @@ def add_type(record, fn=None, *, score=None, share=False, weights=None, fits=Non
         _names.update(dict.fromkeys((name, *record.aliases), name))
     if score is not None:
         _scores[name] = score
+    if table is not None:
+        _tables[name] = table
     if share:
         _shares.add(name)
 

@@ -9,7 +9,7 @@ import pytest
 import reference_search as reference
 import ruvector
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from ruvector import _primitives
+from ruvector import _primitives, _ranking
 from support import DTYPES, bits, generator, normal, peak_allocation, same_bits
 
 AttentionIndex = ruvector.AttentionIndex
@@ -124,6 +124,25 @@ def test_hyperbolic_distances(isa, curvature):
     np.testing.assert_allclose(found.scores, np.take_along_axis(exact, found.ids, -1), rtol=1e-12)
     weights = reference.softmax(exact)
     np.testing.assert_allclose(found.weights, np.take_along_axis(weights, found.ids, -1), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("name", ["poincare", "lorentz"])
+def test_distances_of_a_table_are_those_of_pairs(isa, name, dtype):
+    """To the bit, whatever queries and rows come together; longer than what a score function sees at once."""
+    options = {"curvature": -0.7, "scale": 1.5, **({"space_only": True} if name == "lorentz" else {})}
+    count = _ranking.SEEN + 33 if dtype == np.float32 else 133
+    rows, queries = (normal((n, 19), np.float64, "table", n, scale=0.1).astype(dtype) for n in (count, 13))
+    scorer = _ranking.Scorer(name, 19, options)
+    wide = queries.astype(np.float64 if dtype == np.float64 else np.float32)
+    found = scorer.scores(wide, rows)
+    expected = [ruvector.attention_score(query, rows.astype(wide.dtype), name, **options) for query in wide]
+    assert same_bits(found, np.array(expected))
+    assert same_bits(scorer.scores(wide[3:4], rows[5:44]), found[3:4, 5:44])
+    with pytest.raises(ValueError, match="curvature"):
+        _ranking.Scorer(name, 19, {**options, "curvature": 0.0})
+    each = _ranking.Scorer(name, 19, {**options, "curvature": np.linspace(0.5, 0.7, 40)})
+    assert same_bits(each.scores(wide[:2], rows[:40])[1], each.scores(wide[1:2], rows[:40])[0])
 
 
 def searchable():

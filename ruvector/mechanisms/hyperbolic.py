@@ -887,7 +887,13 @@ def _negative_distance(geometry):
             result[here] = _hyperbolic.distance(query[here], key[here], geometry, one, space_only, ("query", "key"))
         return result.dtype.type(factor) * result
 
-    return score
+    def table(query, key, *, curvature, scale, space_only=True):
+        if np.ndim(curvature):
+            return score(query[:, None], key, curvature=curvature, scale=scale, space_only=space_only)
+        result = _hyperbolic.cdist(query, key, geometry, curvature, space_only, ("query", "key"))
+        return np.multiply(result, result.dtype.type(-1.0 if scale is None else -scale), out=result)
+
+    return {"score": score, "table": table}
 
 
 def _split(width, part, name):
@@ -1078,8 +1084,8 @@ def mixed_curvature_attention(
 
 
 def _register():
-    add_type("poincare", score=_negative_distance(_BALL))
-    add_type("lorentz", score=_negative_distance(_HYPERBOLOID))
+    add_type("poincare", **_negative_distance(_BALL))
+    add_type("lorentz", **_negative_distance(_HYPERBOLOID))
     add_type(
         AttentionRecord(
             name="mixed_curvature",
