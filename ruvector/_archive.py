@@ -19,6 +19,11 @@ import zipfile
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 VERSION = 1
 ALIGN = 64
 # Field of a zip header that readers skip, as Android's zipalign pads: two bytes of alignment, then zeros.
@@ -90,22 +95,54 @@ def _sync_folder(folder):
         os.close(descriptor)
 
 
+def _create(folder, name):
+    """A new file beside the one to replace, locked until it is closed where files have such locks."""
+    while True:
+        new = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
+        file = open(new, "x+b")
+        if fcntl is None:
+            return file, new
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # this file system has no locks, so that nothing is swept either
+            return file, new
+        # a sweep may have had the lock first, and taken the file for one that is left over
+        if os.path.exists(new):
+            return file, new
+        file.close()
+
+
+def _sweep(folder, name):
+    """Removes what saves of this name that were killed have left: files of theirs that no process has locked."""
+    if fcntl is None:
+        return
+    left_over = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}\.tmp")
+    for each in filter(left_over.fullmatch, os.listdir(folder)):
+        with contextlib.suppress(OSError), open(os.path.join(folder, each), "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(file.name)
+
+
 def save(path, kind, facts, arrays):
     """Writes a file that readers see whole or not at all: a new one beside it, on the disk, then renamed."""
     path = os.path.realpath(os.fspath(path))
     folder, name = os.path.split(path)
     text = json.dumps(facts, allow_nan=False, sort_keys=True).encode()
     arrays = {"facts": np.frombuffer(text, np.uint8), **arrays}
-    new = os.path.join(folder, f".{name}.{secrets.token_hex(8)}.tmp")
-    file = open(new, "x+b")
+    with contextlib.suppress(OSError):
+        _sweep(folder, name)
+    file, new = _create(folder, name)
     try:
         with file:
             _write(file, kind, arrays)
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            os.chmod(new, stat.S_IMODE(os.stat(path).st_mode))
-        os.replace(new, path)
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(new, stat.S_IMODE(os.stat(path).st_mode))
+            if os.name == "posix":  # under the lock
+                os.replace(new, path)
+        if os.name != "posix":  # where open files cannot be renamed
+            os.replace(new, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)

@@ -492,7 +492,7 @@ class AttentionIndex:
         A file without pickle that `numpy.load` reads as well: vectors and ids as they are, and a checksum over every byte. It is
         written beside `path`, synchronised with the disk and renamed, and so is its folder: whoever reads `path`, at any time and
         after a crash, finds the old file or the new one. A process that is killed while it saves leaves a file
-        ``.<name>.<random>.tmp`` behind.
+        ``.<name>.<random>.tmp`` behind, which the next save under that name removes where files have locks; on Windows it stays.
         """
         parameters, arrays = {}, {}
         for name, value in self.attention_type.params.items():
