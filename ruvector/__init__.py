@@ -70,18 +70,16 @@ from ruvector.mechanisms.hyperbolic import (
     hyperbolic_cdist,
     hyperbolic_distance,
     log_map,
-    lorentz_attention,
     lorentz_cdist,
     lorentz_centroid,
     lorentz_distance,
     lorentz_to_poincare,
     minkowski_dot,
-    mixed_curvature_attention,
     mobius_add,
-    poincare_attention,
     poincare_to_lorentz,
     project_to_ball,
 )
+from ruvector.mechanisms.hyperbolic_attention import lorentz_attention, mixed_curvature_attention, poincare_attention
 from ruvector.mechanisms.linear import (
     LinearState,
     draw_features,

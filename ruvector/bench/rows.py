@@ -513,14 +513,14 @@ TRIED: Mapping[str, str] = {
     "linear": (
         "At 65,536 positions two threads take the processor time of one (83.4 and 83.7 ms) and, with both cores free, half of its time "
         "(43.9 of 85.6 ms, 1.95x; into a given array 42.2 of 83.8; causal 58.9 of 110.7): heads are shared out and no pass is serial, "
-        "a fresh result costs 576 faults of huge pages (under 2 ms), and 537 MB in 43.9 ms are 12 GB/s where memory gives 43. Less than "
-        "1.9x is a neighbour on the second core. Left out: splits of the keys as tasks from 8 heads on (4 MB of states)."
+        "a fresh result costs 576 faults of huge pages (under 2 ms), and 537 MB in 43.9 ms are 12 GB/s where memory gives 43. A run "
+        "with 1.0x shared the second core with other work."
     ),
     "favor": (
         "The products take 85 % of 21.9 ms: features 9.3 (231 GFLOP/s, the peak is 287), sums over keys 4.9 (217), rows of queries 4.3 "
         "(247). Exponents, the largest, powers and masses, over panels that the product has just left in the cache, take 12 %, "
-        "exponentials most of it: fusing them into the product could save less than 10 %, and was left. At the peak the products alone "
-        "would take 15.0 ms; 5x NumPy would be 13."
+        "exponentials most of it: fusing them into the product would save the loads and stores among them, by estimate less than 10 %; "
+        "it was not built. At the peak the products alone would take 15.0 ms; 5x NumPy would be 13."
     ),
 }
 
