@@ -457,3 +457,22 @@ def test_softmax_far_below_the_largest_element_underflows_gradually(isa, dtype_n
     for n in (5, 64, 100, 300, 1030):
         x = np.stack([np.linspace(low, 0, n), np.linspace(-1, 0, n), np.linspace(low, 0, n)[::-1]] * 2).astype(dtype)
         reference.within(ruvector.softmax(x), reference.softmax(x), reference.softmax_bound(x), f"n={n}")
+
+
+def test_results_in_place(isa):
+    for dtype in (np.float32, np.float64):
+        x = normal((5, 37), dtype, "in place")
+        for function in (_primitives.exp, _primitives.tanh):
+            own = x.copy()
+            assert function(own, out=own) is own
+            assert same_bits(own, function(x))
+            for bad in (np.empty_like(x), x.astype(np.float16)):
+                with pytest.raises(ValueError, match="out must be x itself"):
+                    function(x, out=bad)
+            with pytest.raises(ValueError, match="out must be x itself"):
+                function(x[:, ::2], out=x[:, ::2])
+        keys, room = normal((9, 37), dtype, "keys"), np.full((5, 20), 7, dtype)
+        assert _primitives.scores(x, keys, 0.5, out=room[:, 3:12]).base is room
+        assert same_bits(room[:, 3:12].copy(), _primitives.scores(x, keys, 0.5))
+        assert (room[:, 12:] == 7).all()
+        assert (room[:, :3] == 7).all()
