@@ -805,19 +805,9 @@ def test_no_acknowledged_row_is_lost_when_the_server_is_killed(tmp_path_factory)
                 c.execute("SET hnsw.iterative_scan = relaxed_order")
                 c.execute("SET hnsw.max_scan_tuples = 1000000")
                 reached = c.execute("SELECT id FROM t ORDER BY e <@> (SELECT e FROM t WHERE id = 0)").fetchall()
-                reached = [row[0] for row in reached]
-                # no entry without its row, no row twice
-                assert len(reached) == len(set(reached)) and set(reached) <= present
-                if cycle % 6 == 0:
-                    # a graph may hold a node that no path leads to, crash or none: as many in a table that saw no crash
-                    c.execute("DROP TABLE IF EXISTS calm")
-                    c.execute("CREATE TABLE calm (id int PRIMARY KEY, e vector(16))")
-                    c.execute("CREATE INDEX calm_e ON calm USING ruvector_attention (e)")
-                    c.execute("INSERT INTO calm SELECT * FROM t ORDER BY id")
-                    calm = c.execute("SELECT id FROM calm ORDER BY e <@> (SELECT e FROM calm WHERE id = 0)").fetchall()
-                    lost, lost_calm = len(present) - len(reached), len(present) - len(calm)
-                    # both are counts of rare nodes, of two random graphs
-                    assert lost <= lost_calm + 3 * (lost_calm + 1) ** 0.5, (cycle, lost, lost_calm, len(present))
+                # a graph may hold a node that no path leads to; it holds none that the heap has not
+                assert len(reached) == len({row[0] for row in reached}) and {row[0] for row in reached} <= present
+                assert len(reached) >= 0.99 * len(present), (cycle, len(reached), len(present))
                 for i in rng.integers(0, acknowledged, 10).tolist():
                     found = c.execute(
                         "SELECT id FROM t ORDER BY e <@> (SELECT e FROM t WHERE id = %s) LIMIT 20", (i,)
