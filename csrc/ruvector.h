@@ -210,7 +210,9 @@ rv_status rv_expert_group(const int64_t *indices, int64_t tokens, int64_t k, int
                           int64_t *starts, int64_t *order, unsigned char *kept);
 
 /* n parameters that nobody gave, the same for a seed on every machine: uniform in [-limit, limit). x[i] = limit (2 u - 1) with
- * u the upper 53 bits of output i of SplitMix64 started at `seed`, as a fraction; 2 u - 1 is exact. */
+ * u the upper 53 bits of output i of SplitMix64 started at `seed`, as a fraction; 2 u - 1 is exact.
+ * Seed s + k RV_GOLDEN gives x from its k-th element on. */
+#define RV_GOLDEN 0x9e3779b97f4a7c15u
 rv_status rv_draw_run(uint64_t seed, double limit, double *x, int64_t n);
 
 /* ---- hyperbolic geometry (hyperbolic.c) ----------------------------------------------------------------------- */
@@ -483,8 +485,9 @@ typedef struct rv_score_args {
 } rv_score_args;
 rv_status rv_score_run(int index, const double *params, const rv_score_args *args);
 
-/* out[i] = the mean over heads of weights[h][i], summed in double in the order of the heads; float32 and float64 only. */
-rv_status rv_heads_mean(rv_dtype dtype, const void *weights, int64_t heads, int64_t count, void *out);
+/* out[i] = the mean over heads of weights[h stride + i], i < count, summed in double in the order of the heads; float32 and float64
+ * only. */
+rv_status rv_heads_mean(rv_dtype dtype, const void *weights, int64_t heads, int64_t stride, int64_t count, void *out);
 
 /* ---- linear attention (linear.c) ------------------------------------------------------------------------------ */
 
@@ -534,7 +537,7 @@ typedef struct rv_api {
     int64_t (*linear_state)(int, const double *, int64_t, int64_t, int64_t, rv_dtype);
     rv_status (*linear_begin)(int, const double *, int64_t, int64_t, int64_t, rv_dtype, int64_t, double *);
     rv_status (*score_run)(int, const double *, const rv_score_args *);
-    rv_status (*heads_mean)(rv_dtype, const void *, int64_t, int64_t, void *);
+    rv_status (*heads_mean)(rv_dtype, const void *, int64_t, int64_t, int64_t, void *);
 } rv_api;
 
 #ifdef __cplusplus

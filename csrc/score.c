@@ -221,16 +221,16 @@ rv_status rv_score_run(int index, const double *params, const rv_score_args *a)
     return status;
 }
 
-rv_status rv_heads_mean(rv_dtype dtype, const void *weights, int64_t heads, int64_t count, void *out)
+rv_status rv_heads_mean(rv_dtype dtype, const void *weights, int64_t heads, int64_t stride, int64_t count, void *out)
 {
     if (dtype != RV_F32 && dtype != RV_F64)
         return RV_ERR_PARAM;
-    if (heads < 1 || count < 0)
+    if (heads < 1 || count < 0 || stride < count)
         return RV_ERR_SHAPE;
     for (int64_t i = 0; i < count; i++) {
         double sum = 0;
         for (int64_t h = 0; h < heads; h++)
-            sum += element(dtype, weights, h * count + i);
+            sum += element(dtype, weights, h * stride + i);
         if (dtype == RV_F64)
             ((double *)out)[i] = sum / (double)heads;
         else

@@ -327,4 +327,4 @@ cdef extern from "ruvector.h" nogil:
         int64_t (*linear_state)(int, const double *, int64_t, int64_t, int64_t, rv_dtype) noexcept nogil
         rv_status (*linear_begin)(int, const double *, int64_t, int64_t, int64_t, rv_dtype, int64_t, double *) noexcept nogil
         rv_status (*score_run)(int, const double *, const rv_score_args *) noexcept nogil
-        rv_status (*heads_mean)(rv_dtype, const void *, int64_t, int64_t, void *) noexcept nogil
+        rv_status (*heads_mean)(rv_dtype, const void *, int64_t, int64_t, int64_t, void *) noexcept nogil

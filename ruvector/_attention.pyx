@@ -561,7 +561,7 @@ def heads_mean(weights, out):
     cdef rv_dtype dtype = <rv_dtype>plain_code(weights, -1)
     cdef int64_t item = 8 if dtype == RV_F64 else 4
     for at in range(batch):
-        raise_for(api.heads_mean(dtype, <const char *>RV_DATA(weights) + at * heads * count * item, heads, count,
+        raise_for(api.heads_mean(dtype, <const char *>RV_DATA(weights) + at * heads * count * item, heads, count, count,
                                  <char *>RV_DATA(out) + at * count * item))
 
 

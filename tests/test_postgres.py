@@ -2,12 +2,16 @@
 
 import itertools
 import json
+import shutil
 import time
+from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
 import ruvector
-from servers import Server, floats, install, literal
+from ruvector import postgres
+from servers import Server, binaries, floats, install, literal
 from support import normal
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
@@ -28,7 +32,6 @@ def server(request, tmp_path_factory):
 
 def open_server(version, pg_config, **options):
     from contextlib import contextmanager
-    from tempfile import mkdtemp
 
     @contextmanager
     def opened():
@@ -113,6 +116,15 @@ def test_scores_have_the_bits_of_python(database, name):
             f"SELECT ruvector_attention_scores({literal(q, 'array')}, {literal(k, kinds(database)[-1])}, '{name}')",
         )
         same(found, ruvector.attention_scores(q, k, name))
+
+
+@pytest.mark.parametrize("name", ["multi_head", "linear", "performer"])
+@pytest.mark.parametrize("keys", [511, 512, 513, 1100])
+def test_weights_taken_in_parts_have_the_bits_of_python(database, name, keys):
+    """Unit vectors go 512 at a time, means over heads 65,536 numbers."""
+    q, k = normal((90, 16), np.float32, name, "q", keys), normal((keys, 16), np.float32, name, "k", keys)
+    found = one(database, f"SELECT ruvector_attention_scores({literal(q, 'array')}, {literal(k, 'array')}, '{name}')")
+    same(found, ruvector.attention_scores(q, k, name))
 
 
 @pytest.mark.parametrize("name", [r.name for r in compiled()])
@@ -233,6 +245,11 @@ ERRORS = [
     (f"ruvector_attention_score({X}, {X}, repeat('x', 100000))", "42704", "Unknown attention type"),
     (f"ruvector_attention_scores({X}, {X})", "2202E", "keys must be a two-dimensional array"),
     (f"ruvector_attention_scores({Y}, {M})", "22000", "Query and key dimensions must match: 3 vs 2"),
+    (
+        "ruvector_attention_scores(array_fill(1::real, ARRAY[12000, 1]), array_fill(1::real, ARRAY[12000, 1]))",
+        "54000",
+        "a result of 12000 x 12000 numbers exceeds the largest array",
+    ),
     (f"ruvector_scaled_dot_attention({X}, {M}, ARRAY[{X}])", "22000", "Keys and values must have same length: 2 vs 1"),
     (f"ruvector_scaled_dot_attention({X}, '{{}}', '{{}}')", "22000", "keys must have at least one row"),
     (f"ruvector_multi_head_attention({X}, {M}, {M}, 0)", "22023", "num_heads must be between 1 and 1024, got 0"),
@@ -320,11 +337,7 @@ def test_without_pgvector_the_array_functions_are_there(server):
 
 def test_update_from_an_older_version(server, request):
     """An older version's script is the current one without a function, which the update brings."""
-    from ruvector import postgres
-
     share = postgres._run([str(server.bin / "pg_config"), "--sharedir"]).strip()
-    from pathlib import Path
-
     folder = Path(share) / "extension"
     script = (folder / "ruvector_postgres--0.1.0.sql").read_text()
     start = script.index("CREATE FUNCTION @extschema@.ruvector_isa()")
@@ -340,6 +353,71 @@ def test_update_from_an_older_version(server, request):
         c.execute("ALTER EXTENSION ruvector_postgres UPDATE")
         assert one(c, "SELECT extversion FROM pg_extension WHERE extname = 'ruvector_postgres'") == "0.1.0"
         assert one(c, "SELECT ruvector_isa()") == ruvector.isa()
+
+
+def test_pgvector_in_a_schema_whose_name_would_be_run(server):
+    """Anyone who owns a database may install pgvector, a superuser then runs our script."""
+    if not server.has_vector:
+        pytest.skip("PostgreSQL 15 of Debian has no pgvector")
+    with server.database(extension=False) as c:
+        c.execute("DROP EXTENSION vector")
+        for name in ("a'b", 'a"b', "a$b", "a\\b"):
+            quoted = '"' + name.replace('"', '""') + '"'
+            c.execute(f"CREATE SCHEMA {quoted}")
+            try:
+                c.execute(f"CREATE EXTENSION vector SCHEMA {quoted}")
+            except psycopg.Error:  # pgvector itself, or the server, takes no such name
+                continue
+            with pytest.raises(psycopg.errors.InvalidSchemaName, match="schema of pgvector must not have"):
+                c.execute("CREATE EXTENSION ruvector_postgres")
+            c.execute("DROP EXTENSION vector")
+        c.execute('CREATE SCHEMA "odd name"')
+        c.execute('CREATE EXTENSION vector SCHEMA "odd name"')
+        c.execute("CREATE EXTENSION ruvector_postgres")
+        assert one(c, "SELECT '[3,4]'::\"odd name\".vector <-> ARRAY[0,0]::real[]") == 5
+
+
+def test_a_type_of_that_name_is_no_embedding(database):
+    database.execute("CREATE TYPE here.vector AS (x int)")
+    database.execute("CREATE TABLE here.composites (id int, embedding here.vector)")
+    with pytest.raises(psycopg.errors.UndefinedColumn, match="no column of type"):
+        database.execute(f"SELECT * FROM ruvector_mha_search('here.composites', {X}, 1)")
+
+
+def test_folder_of_ones_own():
+    """PostgreSQL 18 finds the extension by two settings, without a file in the server's folders."""
+    pg_config, reason = binaries(18)
+    if pg_config is None:
+        pytest.skip(reason)
+    place = Path(mkdtemp(prefix="rv"))
+    place.chmod(0o755)
+    settings = postgres.path(pg_config, place)
+    control = Path(postgres._run([pg_config, "--sharedir"]).strip()) / "extension" / "ruvector_postgres.control"
+    library = Path(postgres._run([pg_config, "--pkglibdir"]).strip()) / "ruvector_postgres.so"
+    installed = [path for path in (control, library) if path.exists()]
+    for path in installed:
+        path.rename(path.with_suffix(".aside"))
+    try:
+        with open_server(18, pg_config) as server:
+            with server.connect("postgres") as c:
+                c.execute("CREATE EXTENSION vector")
+                with pytest.raises(psycopg.Error, match="is not available"):
+                    c.execute("CREATE EXTENSION ruvector_postgres")
+                for name, value in settings.items():
+                    c.execute(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+                c.execute("SELECT pg_reload_conf()")
+            time.sleep(0.5)
+            with server.connect("postgres") as c:
+                c.execute("CREATE EXTENSION ruvector_postgres")
+                assert one(c, "SELECT ruvector_attention_score('[3,4]'::vector, ARRAY[1,1]::real[])") == pytest.approx(
+                    7 / 2**0.5
+                )
+                c.execute("CREATE TABLE t (e vector(2))")
+                c.execute("CREATE INDEX ON t USING ruvector_attention (e)")
+    finally:
+        for path in installed:
+            path.with_suffix(".aside").rename(path)
+        shutil.rmtree(place)
 
 
 # The aggregate ----------------------------------------------------------------------------------------------------------
@@ -562,6 +640,9 @@ LONG = (
     "cardinality(ruvector_performer_attention((SELECT m FROM big), (SELECT m FROM big), (SELECT m FROM big), 4096))",
     "cardinality(ruvector_poincare_attention((SELECT b FROM big), (SELECT b FROM big), (SELECT b FROM big)))",
     "cardinality(ruvector_attention_scores((SELECT h FROM big), (SELECT h FROM big)))",
+    "cardinality(ruvector_attention_scores((SELECT h FROM big), (SELECT h FROM big), 'multi_head'))",
+    "cardinality(ruvector_attention_scores((SELECT h[1:5000] FROM big), (SELECT h FROM big), 'performer'))",
+    "ruvector_moe_route(array_fill(1::real, ARRAY[16000]), 65536)",
     "(SELECT count(*) FROM ruvector_sliding_attention((SELECT m FROM big), 20000, 1))",
     "(SELECT count(*) FROM ruvector_cross_attention('many', 'x', 'many', 'x', 'scaled_dot', 5))",
     "(SELECT sum(ruvector_attention_score(a.x, b.x)) FROM many a, many b)",
@@ -575,24 +656,24 @@ def test_statement_timeout_is_heard(server):
                   "FROM generate_series(1, 30000) i) t) m")  # fmt: skip
         c.execute("ALTER TABLE big ADD b real[], ADD h real[]")
         c.execute("UPDATE big SET b = (SELECT array_agg(r) FROM (SELECT (SELECT array_agg((0.1 * sin(i * j))::real) FROM generate_series(1, 64) j) r "
-                  "FROM generate_series(1, 30000) i) t), h = m[1:12000][1:64]")  # fmt: skip
+                  "FROM generate_series(1, 30000) i) t), h = m[1:11000][1:64]")  # fmt: skip
         c.execute(
             "CREATE TABLE many AS SELECT i AS id, (SELECT array_agg(sin(i * j)::real) FROM generate_series(1, 64) j) x FROM generate_series(1, 20000) i"
         )
         late = {}
         for call in LONG:
-            c.execute("SET statement_timeout = 150")
-            start = time.perf_counter()
-            try:
-                c.execute(f"SELECT {call}")
-                pytest.fail(f"{call} took less than 0.15 s: {time.perf_counter() - start:.3f}")
-            except psycopg.errors.QueryCanceled:
-                pass
-            late[call] = time.perf_counter() - start - 0.15
-            c.execute("RESET statement_timeout")
+            late[call] = 1.0
+            for _ in range(3):  # a busy machine gives its turn late now and then
+                c.execute("SET statement_timeout = 150")
+                start = time.perf_counter()
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    c.execute(f"SELECT {call}")
+                late[call] = min(late[call], time.perf_counter() - start - 0.15)
+                c.execute("RESET statement_timeout")
+                if late[call] < 0.1:
+                    break
         print({call: round(1000 * seconds) for call, seconds in late.items()})
-        # a busy machine gives its turn late: far less than the seconds that every one of these takes
-        assert max(late.values()) < 0.4 and sorted(late.values())[len(late) // 2] < 0.1, late
+        assert max(late.values()) < 0.1, late
 
 
 # The index --------------------------------------------------------------------------------------------------------------
@@ -660,6 +741,16 @@ def test_index_orders_by_attention(server):
             pytest.raises(psycopg.Error, match="need pgvector 0.8, this database has 0.7.0"),
         ):
             other.execute("CREATE INDEX ON t USING ruvector_attention (e)")
+        with server.connect(c.info.dbname) as other:
+            for use in (
+                f"INSERT INTO t VALUES (-1, {q})",
+                f"SELECT id FROM t ORDER BY e <@> {q} LIMIT 1",
+                "REINDEX INDEX t_e",
+            ):
+                with pytest.raises(psycopg.Error, match="need pgvector 0.8, this database has 0.7.0"):
+                    other.execute(use)
+            other.execute("DROP INDEX t_e")
+            other.execute(f"INSERT INTO t VALUES (-1, {q})")
 
 
 def test_l2_operator_on_arrays_uses_an_index(server):
@@ -699,7 +790,9 @@ def test_no_acknowledged_row_is_lost_when_the_server_is_killed(tmp_path_factory)
             deadline = time.perf_counter() + rng.uniform(0.05, 0.4)
             while time.perf_counter() < deadline:
                 x = rng.standard_normal(16)
-                with_rows.execute("INSERT INTO t VALUES (%s, %s::real[])", (acknowledged, (x / np.linalg.norm(x)).tolist()))
+                with_rows.execute(
+                    "INSERT INTO t VALUES (%s, %s::real[])", (acknowledged, (x / np.linalg.norm(x)).tolist())
+                )
                 acknowledged += 1
             server.kill()
             with_rows.close()

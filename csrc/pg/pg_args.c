@@ -168,9 +168,10 @@ ArrayType *rv_pg_array(int64 rows, int64 dim, bool flat, float **data)
 {
     int ndim = rows * dim == 0 ? 0 : flat ? 1 : 2;
     Size elements, bytes;
-    if (rv_dtype_size(RV_F32) * (double)rows * (double)dim > (double)MaxAllocSize)
+    if ((double)rows * (double)dim > (double)MaxArraySize)    /* no function of PostgreSQL takes a larger one */
         ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                        errmsg("a result of " INT64_FORMAT " x " INT64_FORMAT " numbers exceeds the largest array", rows, dim)));
+                        errmsg("a result of " INT64_FORMAT " x " INT64_FORMAT " numbers exceeds the largest array, of %d", rows, dim,
+                               (int)MaxArraySize)));
     elements = (Size)rows * (Size)dim;
     bytes = ARR_OVERHEAD_NONULLS(ndim) + elements * sizeof(float);
     ArrayType *a = palloc(bytes);   /* not cleared: the caller writes every element */

@@ -144,6 +144,11 @@ static void run(rv_attn_args *a, int type, const double *params)
     rv_pg_check_point(rv_type_run(type, a), &fault, names, a->numbers ? *a->numbers : 1);
 }
 
+/* Of the identity matrix at a time: what a set of keys has of it takes no more room than a few copies of the keys. */
+#define UNIT_VECTORS 512
+/* Weights whose means are taken between two looks at whether the call was cancelled: milliseconds, of the most heads too. */
+#define POLLED 65536
+
 void rv_pg_weights(int type, const double *params, rv_rows query, rv_rows key, double scale, float *out)
 {
     rv_attn_args a;
@@ -152,16 +157,23 @@ void rv_pg_weights(int type, const double *params, rv_rows query, rv_rows key, d
     if (key.rows == 0)
         return;
     if (!strcmp(rv_type_at(type)->family, "linear")) {
-        /* nothing holds them: they are what the values' unit vectors are weighted with */
-        float *unit = palloc_extended((Size)key.rows * (Size)key.rows * sizeof *unit, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-        for (int64 i = 0; i < key.rows; i++)
-            unit[i * key.rows + i] = 1;
-        rv_rows values = {unit, key.rows, key.rows, false};
-        rv_pg_attn_args(&a, query, key, values, false);
-        rv_pg_lower(&a, type, params, slopes, scale);
-        a.out.data = out;
-        a.out.row_stride = key.rows * (int64)sizeof *out;
-        run(&a, type, params);
+        /* nothing holds them: they are what the values' unit vectors are weighted with, a part of these at a time */
+        int64 most = Min(key.rows, UNIT_VECTORS);
+        float *unit = palloc_extended((Size)key.rows * (Size)most * sizeof *unit, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+        for (int64 start = 0; start < key.rows; start += most) {
+            int64 width = Min(most, key.rows - start);
+            CHECK_FOR_INTERRUPTS();
+            for (int64 i = 0; i < width; i++)
+                unit[(start + i) * width + i] = 1;
+            rv_rows values = {unit, key.rows, width, false};
+            rv_pg_attn_args(&a, query, key, values, false);
+            rv_pg_lower(&a, type, params, slopes, scale);
+            a.out.data = out + start;
+            a.out.row_stride = key.rows * (int64)sizeof *out;
+            run(&a, type, params);
+            for (int64 i = 0; i < width; i++)
+                unit[(start + i) * width + i] = 0;
+        }
         pfree(unit);
         return;
     }
@@ -175,7 +187,10 @@ void rv_pg_weights(int type, const double *params, rv_rows query, rv_rows key, d
     a.out.head_stride = each * (int64)sizeof *out;
     run(&a, type, params);
     if (room != out) {
-        rv_pg_check(rv_heads_mean(RV_F32, room, a.heads, each, out));
+        for (int64 i = 0; i < each; i += POLLED) {
+            CHECK_FOR_INTERRUPTS();
+            rv_pg_check(rv_heads_mean(RV_F32, room + i, a.heads, each, Min(POLLED, each - i), out + i));
+        }
         pfree(room);
     }
 }
@@ -319,16 +334,19 @@ static const float *gate_of(FunctionCallInfo fcinfo, rv_site *site, int64 dim, i
 {
     if (site->gate && site->gate_dim == dim && site->gate_experts == experts)
         return site->gate;
-    Size count = (Size)dim * (Size)experts;
-    double *drawn = palloc_extended(count * sizeof *drawn, MCXT_ALLOC_HUGE);
+    double *drawn = palloc((Size)experts * sizeof *drawn);
     if (site->gate)
         pfree(site->gate);
     site->gate = NULL;
-    site->gate = MemoryContextAllocHuge(fcinfo->flinfo->fn_mcxt, count * sizeof *site->gate);
-    rv_pg_check(rv_draw_run(RV_GATE_SEED, sqrt(6.0 / (double)(dim + experts)), drawn, (int64)count));
-    for (int64 e = 0; e < experts; e++)
-        for (int64 i = 0; i < dim; i++)
-            site->gate[e * dim + i] = (float)drawn[i * experts + e];
+    site->gate = MemoryContextAllocHuge(fcinfo->flinfo->fn_mcxt, (Size)dim * (Size)experts * sizeof *site->gate);
+    site->gate_dim = 0;     /* until it is whole: an interrupt may leave it */
+    for (int64 i = 0; i < dim; i++) {
+        CHECK_FOR_INTERRUPTS();
+        /* number i * experts + 1 of the generator is the first of one that starts as far on */
+        rv_pg_check(rv_draw_run(RV_GATE_SEED + RV_GOLDEN * (uint64)(i * experts), sqrt(6.0 / (double)(dim + experts)), drawn, experts));
+        for (int64 e = 0; e < experts; e++)
+            site->gate[e * dim + i] = (float)drawn[e];
+    }
     pfree(drawn);
     site->gate_dim = dim;
     site->gate_experts = experts;

@@ -116,15 +116,60 @@ static char *vector_version(Oid *extension)
     return version;
 }
 
+static void refuse(void)
+{
+    Oid extension;
+    char *version = vector_version(&extension);
+    ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                    errmsg("indexes of type ruvector_attention need pgvector 0.8, this database has %s", version ? version : "none"),
+                    errhint("They can be dropped, and made again as indexes USING hnsw.")));
+}
+
+static IndexBuildResult *refuse_build(Relation heap, Relation index, struct IndexInfo *info)
+{
+    refuse();
+    return NULL;
+}
+
+static void refuse_empty(Relation index) { refuse(); }
+
+static bool refuse_insert(Relation index, Datum *values, bool *nulls, ItemPointer tid, Relation heap, IndexUniqueCheck check,
+                          bool unchanged, struct IndexInfo *info)
+{
+    refuse();
+    return false;
+}
+
+static IndexBulkDeleteResult *refuse_delete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats, IndexBulkDeleteCallback callback,
+                                            void *state)
+{
+    refuse();
+    return NULL;
+}
+
+static IndexBulkDeleteResult *refuse_cleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats)
+{
+    refuse();
+    return NULL;
+}
+
+static IndexScanDesc refuse_scan(Relation index, int keys, int orders)
+{
+    refuse();
+    return NULL;
+}
+
+static void refuse_cost(struct PlannerInfo *root, struct IndexPath *path, double loops, Cost *start, Cost *total,
+                        Selectivity *selectivity, double *correlation, double *pages)
+{
+    refuse();
+}
+
 PG_FUNCTION_INFO_V1(ruvector_attention_handler);
 Datum ruvector_attention_handler(PG_FUNCTION_ARGS)
 {
     Oid extension;
     char *version = vector_version(&extension);
-    if (!version || strncmp(version, "0.8.", 4))
-        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                        errmsg("indexes of type ruvector_attention need pgvector 0.8, this database has %s",
-                               version ? version : "none")));
     PGFunction handler = load_external_function("$libdir/vector", "hnswhandler", true, NULL);
     LOCAL_FCINFO(call, 1);
     InitFunctionCallInfoData(*call, fcinfo->flinfo, 1, InvalidOid, NULL, NULL);
@@ -138,6 +183,16 @@ Datum ruvector_attention_handler(PG_FUNCTION_ARGS)
     own->amoptions = read_options;
     own->ambuild = build;
     own->ambuildempty = build_empty;
+    if (!version || strncmp(version, "0.8.", 4)) {
+        /* what reads or writes it raises an error; the handler itself does not, so that an index can be dropped */
+        own->ambuild = refuse_build;
+        own->ambuildempty = refuse_empty;
+        own->aminsert = refuse_insert;
+        own->ambulkdelete = refuse_delete;
+        own->amvacuumcleanup = refuse_cleanup;
+        own->ambeginscan = refuse_scan;
+        own->amcostestimate = refuse_cost;
+    }
     PG_RETURN_POINTER(own);
 }
 

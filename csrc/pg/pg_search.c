@@ -78,7 +78,8 @@ static bool find_column(Oid relation, const char *name, column *c)
     return number > 0 && read_column(relation, number, c);
 }
 
-/* pgvector's type wherever it was installed: named vector, and laid out in its way by a function of its library. */
+/* pgvector's type wherever it was installed: named vector, and read by a function of its library. Names are compared first: the
+ * library is not loaded, nor need it be there, for a type of a user's own. */
 static bool is_embedding(const column *c)
 {
     if (c->array)
@@ -87,7 +88,8 @@ static bool is_embedding(const column *c)
     bool found = false;
     if (HeapTupleIsValid(tuple)) {
         Form_pg_type form = (Form_pg_type)GETSTRUCT(tuple);
-        if (!strcmp(NameStr(form->typname), "vector") && form->typlen == -1 && OidIsValid(form->typinput)) {
+        char *reader = OidIsValid(form->typinput) ? get_func_name(form->typinput) : NULL;
+        if (!strcmp(NameStr(form->typname), "vector") && form->typlen == -1 && reader && !strcmp(reader, "vector_in")) {
             FmgrInfo input;
             fmgr_info(form->typinput, &input);
             found = input.fn_addr == load_external_function("$libdir/vector", "vector_in", false, NULL);

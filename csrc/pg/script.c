@@ -305,6 +305,9 @@ int main(void)
            "        RAISE NOTICE 'pgvector is not in this database: functions over vector and the index are left out'\n"
            "            USING HINT = 'CREATE EXTENSION vector, then drop and create ruvector_postgres.';\n"
            "        RETURN;\n    END IF;\n"
+           "    IF home OPERATOR(pg_catalog.~) '[\"$''\\\\]' THEN\n"
+           "        RAISE EXCEPTION 'the schema of pgvector must not have any of \"$''\\ in its name: %%', home\n"
+           "            USING ERRCODE = 'invalid_schema_name';\n    END IF;\n"
            "    PERFORM @extschema@.ruvector_require_vector();\n"
            "    EXECUTE pg_catalog.replace($vector$\n");
     everything(1);
