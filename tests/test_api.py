@@ -866,7 +866,7 @@ import ruvector
 names = sorted(set(ruvector.__all__) - {"__version__"})
 modules = [p.stem for p in sorted(Path(ruvector.__file__).parent.glob("*.py")) if p.stem[:2] != "__"]
 if importlib.util.find_spec("duckdb") is None or importlib.util.find_spec("pyarrow") is None:
-    modules.remove("duckdb")  # the module of an extra
+    modules = [m for m in modules if m not in ("duckdb", "_shell")]  # those of an extra
 things = [("ruvector", ruvector)]
 things += [(f"ruvector.{m}", importlib.import_module(f"ruvector.{m}")) for m in modules]
 things += [(n, getattr(ruvector, n)) for n in names]
