@@ -55,7 +55,8 @@ plain() { emulated cortex-a53 "$@"; }
 newest() { emulated max,pauth-impdef=on "$@"; } # the cheap form of pointer authentication: start-up takes half as long
 isas_are "neon scalar" plain
 isas_are "neon scalar" newest
-show plain -m pytest -q -m smoke -p no:cacheprovider
+mapfile -t smoke < <(grep -l 'mark\.smoke' tests/test_*.py)
+show plain -m pytest -q -m smoke -p no:cacheprovider "${smoke[@]}"
 started=$SECONDS
 # The portable kernels are the same source on every processor: smoke above, the suite natively in python.sh.
 # So are compositions in Python over the kernels, and what they refuse.

@@ -18,6 +18,6 @@ def test_row(timed, problem, isa, threads):
 def test_row_by_numpy(timed, problem):
     """As many threads as NumPy's BLAS has taken for itself: OPENBLAS_NUM_THREADS and the like are read when it is loaded."""
     if "numpy" not in problem.row.peers:
-        pytest.skip("the score matrix would take gigabytes")
+        pytest.skip("not a row of NumPy's")
     for call in peers.load("numpy", 1).calls(problem).values():
         timed(problem, call)

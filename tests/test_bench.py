@@ -980,7 +980,8 @@ def test_a_claim_is_measured():
     claim = dataclasses.replace(sources.by_name("usage-guide-scaled_dot-128-every-query"), processes=2)
     found = sources.measure(claim, 1)
     assert found.refused is None
-    assert found.first >= found.steady > 0
+    assert found.first > 0  # no order between them is asked: a neighbour's load is longer than the first call's extra
+    assert found.steady > 0
     assert found.inputs == 3 * 128 * 768 * 4
     assert found.outputs == 128 * 768 * 4
     assert found.extra >= 0
