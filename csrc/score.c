@@ -163,6 +163,22 @@ static rv_status place_features(scoring *s, const double *params, int cosine)
     return rv_projection_draw(RV_PROJECTION_SEED, params[1] != 0, s->features, s->dim, to);
 }
 
+/* One query and one head: products of the query with rows, which have the bits of pairs and are read by all threads as memory
+ * gives them. */
+static rv_status products(const scoring *s)
+{
+    const rv_score_args *a = s->a;
+    rv_dots_args d = {.dtype = a->dtype, .query = a->query, .keys = a->key, .scores = a->scores, .count = a->count, .dim = s->dim,
+                      .key_stride = a->key_stride, .interrupted = a->interrupted, .context = a->context};
+    rv_status status = rv_dots_run(&d);
+    for (int64_t i = 0; status == RV_OK && i < a->count; i++)
+        if (a->dtype == RV_F64)
+            ((double *)a->scores)[i] *= s->scale;
+        else
+            ((float *)a->scores)[i] *= (float)s->scale;
+    return status;
+}
+
 rv_status rv_score_run(int index, const double *params, const rv_score_args *a)
 {
     const rv_type *type = rv_type_at(index);
@@ -187,6 +203,8 @@ rv_status rv_score_run(int index, const double *params, const rv_score_args *a)
                  .key_heads = lowered.key_heads, .dim = lowered.dim, .softcap = lowered.softcap};
     int features = !strcmp(type->family, "linear");
     s.scale = a->scale == a->scale ? a->scale : 1 / sqrt((double)s.dim);
+    if (!features && s.heads == 1 && s.softcap == 0 && a->query_stride == 0 && a->count > 1)
+        return products(&s);
     if (features && logits != FEATURES)
         status = place_features(&s, params, logits == COSINE);
     else if (features && !(s.room = malloc(2 * (size_t)s.dim * sizeof(double))))
