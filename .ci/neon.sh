@@ -59,9 +59,9 @@ mapfile -t smoke < <(grep -l 'mark\.smoke' tests/test_*.py)
 show plain -m pytest -q -m smoke -p no:cacheprovider "${smoke[@]}"
 started=$SECONDS
 # The portable kernels are the same source on every processor: smoke above, the suite natively in python.sh.
-# So are compositions in Python over the kernels, and what they refuse.
+# So are compositions in Python over the kernels, what they refuse, and the tools around them.
 left_out=()
-for name in approximate approximate_peers axial bad_input index index_files memory retrieval sdk sdk_bad_input sdk_layers sdk_pipeline weights; do
+for name in approximate approximate_peers axial bad_input bench demo docs index index_files memory retrieval sdk sdk_bad_input sdk_layers sdk_pipeline weights; do
     left_out+=("--ignore=tests/test_$name.py")
 done
 show newest -m pytest -n "$(nproc)" -m "not peer and not slow" -k "not scalar" -p no:cacheprovider "${left_out[@]}"

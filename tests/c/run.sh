@@ -12,16 +12,19 @@ ARGS=${ARGS:-}
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT INT TERM
 
-compile() {
-    $CC -std=c11 -Wall -Wextra -Werror -ffp-contract=off $CFLAGS -Icsrc -pthread -c "$1" -o "$2"
+export CC CFLAGS build
+# shellcheck disable=SC2016
+compile='$CC -std=c11 -Wall -Wextra -Werror -ffp-contract=off $CFLAGS -Icsrc -pthread -c "$1" -o "$build/$(echo "$1" | tr / _).o"'
+objects() { # objects SOURCE...: compiles them, as many at a time as there are processors; sets $made
+    printf '%s\n' "$@" | xargs -P "$(getconf _NPROCESSORS_ONLN)" -n 1 sh -c "$compile" sh
+    made=
+    for source; do
+        made="$made $build/$(echo "$source" | tr / _).o"
+    done
 }
 
-core=
-for source in csrc/*.c csrc/isa/*.c; do
-    object=$build/$(echo "$source" | tr / _).o
-    compile "$source" "$object"
-    core="$core $object"
-done
+objects csrc/*.c csrc/isa/*.c
+core=$made
 
 if [ $# -eq 0 ]; then
     for source in tests/c/test_*.c; do
@@ -33,14 +36,12 @@ fi
 broken=
 for name; do
     echo "== test_$name"
-    objects=
+    sources=
     for source in tests/c/test_"$name".c tests/c/"$name"_*.c; do
-        [ -e "$source" ] || continue
-        object=$build/$(basename "$source").o
-        compile "$source" "$object"
-        objects="$objects $object"
+        [ ! -e "$source" ] || sources="$sources $source"
     done
-    $CC $CFLAGS $objects $core -pthread -lm -o "$build/test_$name"
+    objects $sources
+    $CC $CFLAGS $made $core -pthread -lm -o "$build/test_$name"
     $RUNNER "$build/test_$name" $ARGS || broken="$broken test_$name"
 done
 if [ -n "$broken" ]; then
