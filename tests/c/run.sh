@@ -40,6 +40,7 @@ for name; do
     for source in tests/c/test_"$name".c tests/c/"$name"_*.c; do
         [ ! -e "$source" ] || sources="$sources $source"
     done
+    # shellcheck disable=SC2086
     objects $sources
     $CC $CFLAGS $made $core -pthread -lm -o "$build/test_$name"
     $RUNNER "$build/test_$name" $ARGS || broken="$broken test_$name"
