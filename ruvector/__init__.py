@@ -63,6 +63,7 @@ from ruvector.index import AttentionIndex
 from ruvector.mechanisms.axial import axial_attention
 from ruvector.mechanisms.clustering import clustered_attention, routing_attention, update_centroids
 from ruvector.mechanisms.graph import GATLayer, gat, gat_search, gatv2
+import ruvector.mechanisms.graph_attention  # types alone
 from ruvector.mechanisms.hashing import hash_based_attention, reformer_attention
 from ruvector.mechanisms.hyperbolic import (
     exp_map,
@@ -96,10 +97,10 @@ from ruvector.mechanisms.moe import (
     expert_capacity,
     gate_weights,
     load_balancing_loss,
-    moe_attention,
     moe_route,
     router_z_loss,
 )
+from ruvector.mechanisms.moe_attention import moe_attention
 from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
 from ruvector.mechanisms.product_key import product_key_attention
 from ruvector.mechanisms.sinkhorn import sinkhorn_attention, sparse_sinkhorn_attention

@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, boundscheck=False, wraparound=False, cdivision=True
-"""Edge lists and graph attention: arrays to rv_csr_args and rv_gat_args. Every array has been checked by mechanisms/graph.py."""
+"""Edge lists and graph attention: arrays to rv_csr_args and rv_gat_args. Python has checked every array."""
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
 from libc.stdint cimport int32_t, int64_t, uint64_t
