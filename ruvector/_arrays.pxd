@@ -27,8 +27,28 @@ cdef extern from *:
     bint RV_BEHAVED(object)
 
 
+# Calls with fewer products, or elements of rows, than this keep the interpreter's lock: taking it back costs more than they do.
+cdef enum:
+    FEW_PRODUCTS = 65536
+    FEW_ELEMENTS = 4096
+
+
 cdef inline Py_ssize_t item_size(int code) noexcept nogil:
     return 8 if code == RV_F64 else 4 if code == RV_F32 else 2
+
+
+# The rows of an array with at least one axis, all axes but the last taken together.
+cdef inline int64_t row_count(object x) noexcept:
+    cdef int i
+    cdef int64_t rows = 1
+    for i in range(RV_NDIM(x) - 1):
+        rows *= RV_DIM(x, i)
+    return rows
+
+
+# An array for a result, in the dtype of x, not filled in.
+cdef inline object new_array(int nd, cnp.npy_intp *shape, object x):
+    return cnp.PyArray_EMPTY(nd, shape, RV_TYPENUM(x), 0)
 
 
 # The storage code of an ndarray whose rows kernels can read in place, -1 for everything else. bfloat16 has no type number

@@ -3,22 +3,20 @@
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
 from libc.math cimport NAN, sqrt
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from ruvector._api cimport *
-from ruvector._arrays cimport RV_DATA, RV_DIM, RV_NDIM, RV_STRIDE, RV_TYPENUM, item_size, plain_code, poll_signals, raise_for
+from ruvector._arrays cimport (
+    FEW_PRODUCTS, RV_DATA, RV_DIM, RV_NDIM, RV_STRIDE, RV_TYPENUM, item_size, new_array, plain_code, poll_signals, raise_for,
+)
 
 from ruvector import _coerce, _options
 
 cnp.import_array()
 
 cdef const rv_api *api = <const rv_api *>PyCapsule_Import("ruvector._ruvector_core.rv_api", 0)
-
-# Calls with less work than this (products) keep the interpreter's lock: taking it back costs more than they do.
-cdef enum:
-    SMALL = 65536
 
 cdef enum:
     MAX_PARAMS = 8
@@ -67,7 +65,7 @@ cdef inline void place(rv_array *to, object x, int lead, int own, bint heads) no
         to.head_stride = lead_stride(x, lead, own, lead - 1)
 
 
-cdef int place_mask(rv_attn_args *a, object mask, bint head_axis, int code) except -1:
+cdef int place_mask(rv_attn_args *a, object mask, bint head_axis) except -1:
     """Strides of a mask that broadcasts to (batch..., heads, rows, columns)."""
     cdef int i, axis, own = RV_NDIM(mask), axes = a.batch_axes + head_axis + 2
     cdef int64_t size, want
@@ -217,10 +215,7 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         n += 1
     shape[n] = out_width
     if out is None:
-        if code == RV_F32 or code == RV_F64:
-            result = cnp.PyArray_EMPTY(n + 1, shape, cnp.NPY_FLOAT32 if code == RV_F32 else cnp.NPY_FLOAT64, 0)
-        else:
-            result = _coerce.empty([shape[i] for i in range(n + 1)], query.dtype)
+        result = new_array(n + 1, shape, query)
         written = None
     else:
         # `result` is out itself, or room whose contents go to out afterwards
@@ -239,7 +234,7 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
         given = mask
         if single or not plain_mask(mask, code):
             mask = _coerce.mask(mask, code == RV_F64, single, "attn_mask" if type_index < 0 else "mask")
-        if place_mask(a, mask, (heads and lead > 0) or (a.heads > 1 and RV_NDIM(mask) == a.batch_axes + 3), code) != 0:
+        if place_mask(a, mask, (heads and lead > 0) or (a.heads > 1 and RV_NDIM(mask) == a.batch_axes + 3)) != 0:
             _coerce.refuse_mask(given, [a.batch_shape[i] for i in range(a.batch_axes)], a.heads if heads and lead > 0 else None,
                                 None if single else a.q_len, a.kv_len, "attn_mask" if type_index < 0 else "mask")
         if type_index >= 0 and api.type_at(type_index).family == b"linear" and (
@@ -247,7 +242,7 @@ cdef object attend(rv_attn_args *a, object query, object key, object value, obje
             _coerce.refuse_mask_of_rows(given, a.mask_kind == RV_MASK_BOOL, api.type_at(type_index).name.decode())
     a.fault = &fault
     # in double: broadcast axes can be long enough for the product to overflow
-    if a.state == NULL and <double>a.heads * a.q_len * a.kv_len * (a.dim + a.v_dim) < SMALL and a.batch_axes == 0:
+    if a.state == NULL and <double>a.heads * a.q_len * a.kv_len * (a.dim + a.v_dim) < FEW_PRODUCTS and a.batch_axes == 0:
         status = api.type_run(type_index, a) if type_index >= 0 else api.attn_run(a)
     else:
         a.interrupted = poll_signals
@@ -568,7 +563,7 @@ def heads_mean(weights, out):
 cdef class CompiledType:
     """A type of the C catalogue with its parameters resolved: the part of `ruvector.Attention` that is called."""
     cdef int index
-    cdef double params[8]
+    cdef double params[MAX_PARAMS]
     cdef double scale, dropout
     cdef bint causal, draws
     cdef object array

@@ -7,17 +7,15 @@ from libc.string cimport memset
 from cpython.pycapsule cimport PyCapsule_Import
 
 from ruvector._api cimport *
-from ruvector._arrays cimport RV_DATA, RV_DIM, RV_NDIM, RV_STRIDE, item_size, plain_code, poll_signals, raise_for
+from ruvector._arrays cimport (
+    FEW_PRODUCTS, RV_DATA, RV_DIM, RV_NDIM, RV_STRIDE, new_array, plain_code, poll_signals, raise_for,
+)
 
 from ruvector import _coerce, _options
 
 cnp.import_array()
 
 cdef const rv_api *api = <const rv_api *>PyCapsule_Import("ruvector._ruvector_core.rv_api", 0)
-
-# Calls with less work than this (products) keep the interpreter's lock: taking it back costs more than they do.
-cdef enum:
-    SMALL = 65536
 
 # The type number that ml_dtypes gave bfloat16; -1 until an array of that type has been seen.
 cdef int _coerce_bf16 = -1
@@ -153,7 +151,7 @@ cdef class Store:
             self.replace(room, keep)
         self.fill(&k, k_rows, self._keys, self._key_scales, n)
         self.fill(&v, v_rows, self._values, self._value_scales, n)
-        if <double>n * self.batch * self.num_kv_heads * (self.head_dim + self.v_dim) < SMALL:
+        if <double>n * self.batch * self.num_kv_heads * (self.head_dim + self.v_dim) < FEW_PRODUCTS:
             status = api.rows_run(&k)
             if status == RV_OK:
                 status = api.rows_run(&v)
@@ -288,10 +286,7 @@ cdef class Store:
             shape[i] = RV_DIM(query, i)
         shape[nd - 1] = self.v_dim
         if out is None or given is not None:
-            if code == RV_F32 or code == RV_F64:
-                result = cnp.PyArray_EMPTY(nd, shape, cnp.NPY_FLOAT32 if code == RV_F32 else cnp.NPY_FLOAT64, 0)
-            else:
-                result = _coerce.empty([shape[i] for i in range(nd)], query.dtype)
+            result = new_array(nd, shape, query)
             if out is not None:
                 _coerce._check_output(out, tuple([shape[i] for i in range(nd)]), given)
                 written = out
@@ -302,7 +297,7 @@ cdef class Store:
         if return_lse:
             lse = cnp.PyArray_EMPTY(nd - 1, shape, cnp.NPY_FLOAT64, 0)
             a.lse = <double *>RV_DATA(lse)
-        if <double>heads * self.batch * a.q_len * a.kv_len * (self.head_dim + self.v_dim) < SMALL:
+        if <double>heads * self.batch * a.q_len * a.kv_len * (self.head_dim + self.v_dim) < FEW_PRODUCTS:
             status = api.attn_run(&a)
         else:
             a.interrupted = poll_signals

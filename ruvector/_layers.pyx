@@ -8,7 +8,8 @@ from libc.string cimport memset
 
 from ruvector._api cimport *
 from ruvector._arrays cimport (
-    RV_DATA, RV_DIM, RV_NDIM, RV_STRIDE, RV_TYPENUM, item_size, plain_code, poll_signals, raise_for, same_layout,
+    FEW_ELEMENTS, RV_DATA, RV_DIM, RV_NDIM, RV_STRIDE, RV_TYPENUM, item_size, new_array, plain_code, poll_signals, raise_for,
+    row_count, same_layout,
 )
 
 import numpy as np
@@ -69,10 +70,7 @@ cdef object room(object out, object x, object other, int64_t *stride):
         result = _coerce.output(out, x.shape, x.dtype, (x, other))
         if rows_of(result, stride):
             return result
-    if code == RV_F32 or code == RV_F64:
-        result = cnp.PyArray_EMPTY(RV_NDIM(x), cnp.PyArray_DIMS(x), cnp.NPY_FLOAT32 if code == RV_F32 else cnp.NPY_FLOAT64, 0)
-    else:
-        result = _coerce.empty(x.shape, x.dtype)
+    result = new_array(RV_NDIM(x), cnp.PyArray_DIMS(x), x)
     rows_of(result, stride)
     return result
 
@@ -89,7 +87,6 @@ cdef object parameter(object value, str name, object x):
 cdef object _norm(object x, object weight, object bias, object eps, object out, bint centre):
     cdef rv_norm_args args
     cdef rv_status status
-    cdef int i
     cdef object y
     memset(&args, 0, sizeof(args))
     x = source(x, "x", &args.x_stride)
@@ -107,12 +104,10 @@ cdef object _norm(object x, object weight, object bias, object eps, object out, 
     args.x = RV_DATA(x)
     args.y = RV_DATA(y)
     args.n = RV_DIM(x, RV_NDIM(x) - 1)
-    args.rows = 1
-    for i in range(RV_NDIM(x) - 1):
-        args.rows *= RV_DIM(x, i)
+    args.rows = row_count(x)
     args.centre = centre
     args.interrupted = poll_signals
-    if args.rows * args.n < 4096:
+    if args.rows * args.n < FEW_ELEMENTS:
         status = api.norm_run(&args)
     else:
         with nogil:
@@ -219,7 +214,6 @@ def rms_norm(x, weight=None, *, eps=1e-6, out=None):
 cdef object _activate(rv_activation f, object x, object up, object out):
     cdef rv_activation_args args
     cdef rv_status status
-    cdef int i
     cdef object y
     memset(&args, 0, sizeof(args))
     x = source(x, "x", &args.x_stride)
@@ -232,11 +226,9 @@ cdef object _activate(rv_activation f, object x, object up, object out):
     args.x = RV_DATA(x)
     args.y = RV_DATA(y)
     args.n = RV_DIM(x, RV_NDIM(x) - 1)
-    args.rows = 1
-    for i in range(RV_NDIM(x) - 1):
-        args.rows *= RV_DIM(x, i)
+    args.rows = row_count(x)
     args.interrupted = poll_signals
-    if args.rows * args.n < 4096:
+    if args.rows * args.n < FEW_ELEMENTS:
         status = api.activation_run(&args)
     else:
         with nogil:

@@ -2,11 +2,13 @@
 """Row top-k and the routing of tokens to experts: arrays to pointers and back."""
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_Import
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from ruvector._api cimport *
-from ruvector._arrays cimport RV_DATA, RV_DIM, RV_NDIM, item_size, plain_code, poll_signals, raise_for
+from ruvector._arrays cimport (
+    FEW_ELEMENTS, RV_DATA, RV_DIM, RV_NDIM, item_size, new_array, plain_code, poll_signals, raise_for, row_count,
+)
 
 import numpy as np
 
@@ -33,26 +35,21 @@ cdef tuple _top(object x, int64_t k, rv_topk_mode mode):
     cdef cnp.npy_intp shape[64]
     cdef object values, indices
     memset(&args, 0, sizeof(args))
-    args.rows = 1
     for i in range(nd - 1):
         shape[i] = RV_DIM(x, i)
-        args.rows *= shape[i]
     shape[nd - 1] = k
     indices = cnp.PyArray_EMPTY(nd, shape, cnp.NPY_INT64, 0)
-    if code == RV_F32 or code == RV_F64:
-        values = cnp.PyArray_EMPTY(nd, shape, cnp.NPY_FLOAT32 if code == RV_F32 else cnp.NPY_FLOAT64, 0)
-    else:
-        values = np.empty(indices.shape, x.dtype)
+    values = new_array(nd, shape, x)
     args.dtype = <rv_dtype>code
     args.mode = mode
     args.x = RV_DATA(x)
     args.values = RV_DATA(values)
     args.indices = <int64_t *>RV_DATA(indices)
-    args.n = RV_DIM(x, nd - 1)
+    args.rows, args.n = row_count(x), RV_DIM(x, nd - 1)
     args.k = k
     args.x_stride = args.n * item_size(code)
     args.interrupted = poll_signals
-    if args.rows * args.n < 4096:
+    if args.rows * args.n < FEW_ELEMENTS:
         status = api.topk_run(&args)
     else:
         with nogil:

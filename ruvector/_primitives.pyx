@@ -7,7 +7,8 @@ from libc.string cimport memset
 
 from ruvector._api cimport *
 from ruvector._arrays cimport (
-    RV_DATA, RV_DIM, RV_NDIM, RV_SIZE, RV_STRIDE, RV_TYPENUM, item_size, plain_code, poll_signals, raise_for, same_layout,
+    FEW_ELEMENTS, RV_DATA, RV_DIM, RV_NDIM, RV_STRIDE, item_size, new_array, plain_code, poll_signals, raise_for, row_count,
+    same_layout,
 )
 
 import numpy as np
@@ -222,20 +223,15 @@ cdef object _run_rows(object x, object out, int how, double alpha):
     """Weights over the last axis of a C-contiguous array, into out (C-contiguous, same shape and dtype; may be x)."""
     cdef rv_softmax_args args
     cdef rv_entmax_args entmax_args
-    cdef int code = plain_code(x, bf16), nd = RV_NDIM(x), i
+    cdef int code = plain_code(x, bf16), nd = RV_NDIM(x)
     cdef rv_status status
     if out is None:
-        if code == RV_F32 or code == RV_F64:
-            out = cnp.PyArray_EMPTY(nd, cnp.PyArray_DIMS(x), cnp.NPY_FLOAT32 if code == RV_F32 else cnp.NPY_FLOAT64, 0)
-        else:
-            out = _coerce.empty(x.shape, x.dtype)
+        out = new_array(nd, cnp.PyArray_DIMS(x), x)
     args.dtype = <rv_dtype>code
     args.x = RV_DATA(x)
     args.y = RV_DATA(out)
     args.n = RV_DIM(x, nd - 1)
-    args.rows = 1
-    for i in range(nd - 1):
-        args.rows *= RV_DIM(x, i)
+    args.rows = row_count(x)
     args.x_stride = args.y_stride = args.n * item_size(code)
     args.log = how == ROWS_LOG
     args.threads = 0
@@ -248,7 +244,7 @@ cdef object _run_rows(object x, object out, int how, double alpha):
         entmax_args.threads, entmax_args.interrupted, entmax_args.context = 0, poll_signals, NULL
         with nogil:
             status = api.entmax_run(&entmax_args)
-    elif args.rows * args.n < 4096:
+    elif args.rows * args.n < FEW_ELEMENTS:
         status = api.softmax_run(&args)
     else:
         with nogil:
@@ -443,8 +439,7 @@ cdef object _map(rv_map f, object x, object out=None):
         code = plain_code(x, bf16)
     if out is not None and (out is not x or not cnp.PyArray_ISWRITEABLE(x)):
         raise ValueError("out must be x itself, C-contiguous, writeable and of float32 or float64")
-    y = x if out is not None else (
-        cnp.PyArray_EMPTY(RV_NDIM(x), cnp.PyArray_DIMS(x), cnp.NPY_FLOAT32 if code == RV_F32 else cnp.NPY_FLOAT64, 0))
+    y = x if out is not None else new_array(RV_NDIM(x), cnp.PyArray_DIMS(x), x)
     n = cnp.PyArray_SIZE(x)
     cdef const void *src = RV_DATA(x)
     cdef void *dst = RV_DATA(y)

@@ -274,10 +274,12 @@ COMMON_OPTIONS = """mask : array_like, optional
         Where the result goes: its shape and dtype, any strides; may overlap the inputs."""
 
 
-def documented(function, options=COMMON_OPTIONS):
-    """Puts the options that all types share into a docstring."""
+def documented(function, common=COMMON_OPTIONS, **texts):
+    """Puts what functions share into a docstring, each text in place of its name in braces."""
+    # none where Python runs with -OO
     if function.__doc__:
-        function.__doc__ = function.__doc__.replace("{common}", options)
+        for name, text in {"common": common, **texts}.items():
+            function.__doc__ = function.__doc__.replace(f"{{{name}}}", text)
     return function
 
 
@@ -393,10 +395,7 @@ def attention_score(query, key, attention_type="scaled_dot", **params):
         raise ValueError(f"Query and key dimensions must match: {width} vs {key_width}")
     if width < 1:
         raise ValueError(f"head_dim must be at least 1, got query {query.shape}, key {key.shape}")
-    if num_heads % num_kv_heads:
-        raise ValueError(f"num_heads {num_heads} must be divisible by num_kv_heads {num_kv_heads}")
-    if width % num_heads:
-        raise ValueError(f"Query dimension {width} must be divisible by num_heads {num_heads}")
+    _coerce.check_heads(num_heads, num_kv_heads, width, num_kv_heads)
     head_dim = width // num_heads
     if key_width != head_dim * num_kv_heads:
         raise ValueError(f"Query and key dimensions must match: {head_dim * num_kv_heads} vs {key_width}")

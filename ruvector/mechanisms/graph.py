@@ -8,7 +8,7 @@ from ruvector import _coerce, _graph
 from ruvector._options import flag, number, probability
 from ruvector._random import glorot, seed_of
 from ruvector.csr import graph_of
-from ruvector.functional import attention_scores
+from ruvector.functional import attention_scores, documented
 
 _MOST_HEADS = 1024
 
@@ -176,12 +176,7 @@ _GRAPH_OPTIONS = """bias : array_like, shape (heads * out,), or (out,) without `
 
 
 def _documented(a_edge):
-    def fill(function):
-        if function.__doc__:
-            function.__doc__ = function.__doc__.replace("{options}", _GRAPH_OPTIONS.replace("{a_edge}", a_edge))
-        return function
-
-    return fill
+    return lambda function: documented(function, options=_GRAPH_OPTIONS.replace("{a_edge}", a_edge))
 
 
 @_documented("""

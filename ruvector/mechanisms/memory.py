@@ -530,13 +530,7 @@ _RETURNS = """Returns
 
 def _described(text):
     """Puts arrays and options into a docstring, without `causal`."""
-
-    def change(function):
-        if function.__doc__:
-            function.__doc__ = function.__doc__.replace("{returns}", _RETURNS)
-        return documented(function, text)
-
-    return change
+    return lambda function: documented(function, text, returns=_RETURNS)
 
 
 _KEY_MASK = """mask : array_like of bool, optional

@@ -198,15 +198,7 @@ _REST = """Returns
 
 def _described(options=COMMON_OPTIONS):
     """Puts arrays, common options and what every one of these types returns into a docstring."""
-
-    def change(function):
-        if function.__doc__:
-            function.__doc__ = (
-                function.__doc__.replace("{arrays}", _PLAIN).replace("{heads}", _HEADS).replace("{rest}", _REST)
-            )
-        return documented(function, options)
-
-    return change
+    return lambda function: documented(function, options, arrays=_PLAIN, heads=_HEADS, rest=_REST)
 
 
 _ONE = COMMON_OPTIONS.replace("``1 / sqrt(head_dim)`` when None", "1 when None")
