@@ -4,7 +4,6 @@
 extern const rv_api rv_api_table;
 
 const rv_api rv_api_table = {
-    .isa_active = rv_isa_active,
     .map_run = rv_map_run,
     .map_ulp = rv_map_ulp,
     .dots_run = rv_dots_run,
@@ -22,7 +21,6 @@ const rv_api rv_api_table = {
     .csr_build = rv_csr_build,
     .gat_run = rv_gat_run,
     .type_at = rv_type_at,
-    .type_find = rv_type_find,
     .type_lower = rv_type_lower,
     .topk_run = rv_topk_run,
     .expert_group = rv_expert_group,

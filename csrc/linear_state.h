@@ -58,7 +58,7 @@ static inline rv_linear_sums rv_linear_sums_at(const rv_linear *l, double *state
     return s;
 }
 
-/* Doubles of a state; at most 2^62, sizes being checked by rv_linear_of. */
+/* Doubles of a state; at most 2^62, for sizes that linear.c has checked. */
 static inline int64_t rv_linear_state_size(const rv_linear *l)
 {
     int64_t features = l->parts * l->pad, tails = l->storage == RV_F64 ? 2 : 1;

@@ -507,9 +507,8 @@ int64_t rv_linear_state(int index, const double *params, int64_t projection_rows
 rv_status rv_linear_begin(int index, const double *params, int64_t projection_rows, int64_t dim, int64_t v_dim, rv_dtype dtype,
                           int64_t count, double *state);
 
-/* Everything above as one table, exported by capsule "ruvector._ruvector_core.rv_api". */
+/* What the Cython modules call, as one table, exported by capsule "ruvector._ruvector_core.rv_api". */
 typedef struct rv_api {
-    const char *(*isa_active)(void);
     rv_status (*map_run)(rv_map, rv_dtype, const void *, void *, int64_t);
     double (*map_ulp)(rv_map, rv_dtype);
     rv_status (*dots_run)(const rv_dots_args *);
@@ -527,7 +526,6 @@ typedef struct rv_api {
     rv_status (*csr_build)(rv_csr_args *);
     rv_status (*gat_run)(const rv_gat_args *);
     const rv_type *(*type_at)(int);
-    int (*type_find)(const char *);
     rv_status (*type_lower)(int, const double *, double *, rv_attn_args *);
     rv_status (*topk_run)(const rv_topk_args *);
     rv_status (*expert_group)(const int64_t *, int64_t, int64_t, int64_t, int64_t, int64_t *, int64_t *, int64_t *,

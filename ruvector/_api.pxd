@@ -38,7 +38,6 @@ cdef extern from "ruvector.h" nogil:
 
     enum:
         RV_MAX_BATCH_AXES
-        RV_MAX_HEADS
 
     int64_t RV_UNBOUNDED
 
@@ -318,7 +317,6 @@ cdef extern from "ruvector.h" nogil:
         rv_status (*csr_build)(rv_csr_args *) noexcept nogil
         rv_status (*gat_run)(const rv_gat_args *) noexcept nogil
         const rv_type *(*type_at)(int) noexcept nogil
-        int (*type_find)(const char *) noexcept nogil
         rv_status (*type_lower)(int, const double *, double *, rv_attn_args *) noexcept nogil
         rv_status (*topk_run)(const rv_topk_args *) noexcept nogil
         rv_status (*expert_group)(const int64_t *, int64_t, int64_t, int64_t, int64_t, int64_t *, int64_t *, int64_t *, unsigned char *) noexcept nogil

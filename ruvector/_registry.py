@@ -321,7 +321,6 @@ _LACKS = {
 }
 # The core takes whole numbers below this, all of which float64 holds.
 _MOST = 9_000_000_000_000_000
-_AT_CALL = ("mask", "training", "rng", "out")
 
 
 def common_options(name) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ void rv_pg_defaults(int type, double *params);
 /* Raises an error for a value out of the range of parameter p. */
 void rv_pg_check_param(const rv_param *p, double value);
 
-/* The sources' texts. key_heads: heads of the keys where they differ from the query's, else 0. */
+/* The usage guide's texts. key_heads: heads of the keys where they differ from the query's, else 0. */
 void rv_pg_check_dims(int64 query, int64 key);
 void rv_pg_check_heads(int type, const double *params, int64 query, int64 key, int64 value);
 void rv_pg_check_finite(const float *x, int64 n, const char *name);

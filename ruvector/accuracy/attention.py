@@ -24,22 +24,22 @@ Attend = Callable[[Array, Array, Array], Array]
 QUERIES, DIM, V_DIM = 4, 64, 8
 
 
-def _one(rng: np.random.Generator, n: int, draw: Callable[[tuple[int, ...]], Array]) -> tuple[Array, Array, Array]:
+def _one(n: int, draw: Callable[[tuple[int, ...]], Array]) -> tuple[Array, Array, Array]:
     """query, key and value drawn alike."""
     return draw((QUERIES, DIM)), draw((n, DIM)), draw((n, V_DIM))
 
 
 def _normal(rng: np.random.Generator, n: int) -> tuple[Array, Array, Array]:
-    return _one(rng, n, rng.standard_normal)
+    return _one(n, rng.standard_normal)
 
 
 def _lognormal(rng: np.random.Generator, n: int) -> tuple[Array, Array, Array]:
-    return _one(rng, n, lambda shape: rng.lognormal(size=shape))
+    return _one(n, lambda shape: rng.lognormal(size=shape))
 
 
 def _cauchy(rng: np.random.Generator, n: int) -> tuple[Array, Array, Array]:
     # cut where squares still fit into float16, so that every type sees the same
-    return _one(rng, n, lambda shape: np.clip(rng.standard_cauchy(shape), -200, 200))
+    return _one(n, lambda shape: np.clip(rng.standard_cauchy(shape), -200, 200))
 
 
 def _constant(rng: np.random.Generator, n: int) -> tuple[Array, Array, Array]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ruvector.bench import rows, view
 from ruvector.bench.results import Run
 from ruvector.cli import print_table
-
-Show = Callable[[str, Sequence[str], Sequence[Sequence[str]]], None]
 
 
 def show(title: str, headers: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
