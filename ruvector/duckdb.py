@@ -141,7 +141,9 @@ class _Matrices(_Rows):
         if inner.null_count:
             gaps = np.concatenate([[0], np.cumsum(inner.is_null().to_numpy(zero_copy_only=False))])
             if (gaps[self.starts + self.lengths] != gaps[self.starts]).any():
-                raise ValueError(f"{name} holds a NULL vector")
+                raise ValueError(
+                    f"{name} holds a NULL vector; list(x) FILTER (WHERE x IS NOT NULL) leaves rows without one out"
+                )
         self.vectors = _vectors(inner, name)
         self.width = inner.type.list_size if pa.types.is_fixed_size_list(inner.type) else None
 
