@@ -209,7 +209,8 @@ rv_status rv_score_run(int index, const double *params, const rv_score_args *a)
         status = place_features(&s, params, logits == COSINE);
     else if (features && !(s.room = malloc(2 * (size_t)s.dim * sizeof(double))))
         status = RV_ERR_NOMEM;
-    int64_t work = s.heads * s.dim * (s.features ? s.features : 1), done = 0, last = rv_now_ms();
+    /* a look at the clock takes 45 ns, a fifth of the time of one pair in PostgreSQL: only where somebody may interrupt */
+    int64_t work = s.heads * s.dim * (s.features ? s.features : 1), done = 0, last = a->interrupted ? rv_now_ms() : 0;
     for (int64_t i = 0; status == RV_OK && i < a->count; i++) {
         const char *query = (const char *)a->query + i * a->query_stride, *key = (const char *)a->key + i * a->key_stride;
         double x;

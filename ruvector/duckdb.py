@@ -125,6 +125,16 @@ class _Rows:
     def row(self, i):
         return self.vectors.dense(i, 1)[0]
 
+    @property
+    def sizes(self):
+        """Numbers of each row: those with as many can come together. None where that is not enough to know."""
+        return self.vectors.lengths
+
+    def some(self, rows):
+        """Rows of one size, as an array with an axis of rows in front."""
+        vectors = self.vectors
+        return vectors.flat[vectors.starts[rows][:, None] + np.arange(vectors.lengths[rows[0]])]
+
 
 class _Matrices(_Rows):
     """The same of lists of vectors."""
@@ -141,7 +151,9 @@ class _Matrices(_Rows):
         if inner.null_count:
             gaps = np.concatenate([[0], np.cumsum(inner.is_null().to_numpy(zero_copy_only=False))])
             if (gaps[self.starts + self.lengths] != gaps[self.starts]).any():
-                raise ValueError(f"{name} holds a NULL vector")
+                raise ValueError(
+                    f"{name} holds a NULL vector; list(x) FILTER (WHERE x IS NOT NULL) leaves rows without one out"
+                )
         self.vectors = _vectors(inner, name)
         self.width = inner.type.list_size if pa.types.is_fixed_size_list(inner.type) else None
 
@@ -154,6 +166,18 @@ class _Matrices(_Rows):
             return None
         found = self.vectors.dense(int(self.starts[0]), rows * count)
         return None if found is None else found.reshape(rows, count, -1)
+
+    @functools.cached_property
+    def table(self):
+        """All vectors of all rows as one array; None where their lengths differ."""
+        return self.vectors.dense(0, len(self.vectors.starts))
+
+    @property
+    def sizes(self):
+        return None if self.table is None else self.lengths * self.table.shape[1]
+
+    def some(self, rows):
+        return self.table[self.starts[rows][:, None] + np.arange(self.lengths[rows[0]])]
 
     def row(self, i):
         start, count = int(self.starts[i]), int(self.lengths[i])
@@ -276,6 +300,26 @@ def _route(embedding, *, num_experts=8, top_k=2):
     ]
 
 
+_NUMBERS = 2**20  # of rows of different lengths that are copied to come together: 4 MB of floats
+
+
+def _alike(arguments, rows):
+    """Parts of `rows` whose arguments have the same sizes, none of them empty; None where rows come one by one."""
+    sizes = [argument.sizes for argument in arguments]
+    if any(size is None for size in sizes):
+        return None
+    sizes = np.stack(sizes, 1)[rows]
+    if (sizes == 0).any():
+        return None
+    order = np.lexsort(sizes.T)
+    edges = np.flatnonzero((np.diff(sizes[order], axis=0) != 0).any(1)) + 1
+    parts = []
+    for part in np.split(order, edges):
+        most = max(1, _NUMBERS // int(sizes[part[0]].sum()))
+        parts += [rows[part[i : i + most]] for i in range(0, len(part), most)]
+    return parts
+
+
 class _Function(NamedTuple):
     """A function: what computes it, the kinds of its arrays, the names of its options, its type in DuckDB."""
 
@@ -309,14 +353,19 @@ class _Function(NamedTuple):
                 return self._result(self.compute(*dense, **groups[0][1]), total, keep)
         results: list[Any] = [None] * rows
         for chosen, options in groups:
-            for i in range(rows) if chosen is None else chosen:
-                results[i] = self.compute(*(argument.row(i) for argument in arguments), **options)
+            chosen = np.arange(rows) if chosen is None else chosen
+            parts = _alike(arguments, chosen) if self.whole and _together(options) else None
+            for part in parts or ():
+                found = self.compute(*(argument.some(part) for argument in arguments), **options)
+                for i, row in zip(part, found):
+                    results[i] = row
+            for i in chosen if parts is None else ():
+                found = self.compute(*(argument.row(i) for argument in arguments), **options)
+                results[i] = found[0] if self.compute is _route else found
         return self._result(results, total, keep)
 
     def _result(self, found, total, keep):
         if self.result not in ("DOUBLE", "DOUBLE[]"):
-            if self.compute is _route and isinstance(found[0], list):
-                found = [row for (row,) in found]
             rows = iter(found)
             kept = [next(rows) if keep is None or keep[i] else None for i in range(total)]
             return pa.array([x.tolist() if isinstance(x, np.ndarray) else x for x in kept], _ARROW[self.result])

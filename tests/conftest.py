@@ -18,6 +18,7 @@ if not any(p.suffix in (".so", ".pyd") for p in COMPILED):
 import hypothesis  # noqa: E402
 import reference_axial  # noqa: E402, F401  its oracle adds itself to the table
 import ruvector  # noqa: E402
+import servers  # noqa: E402
 import support  # noqa: E402
 
 hypothesis.settings.register_profile(
@@ -73,3 +74,22 @@ def threads():
     before = ruvector.get_num_threads()
     yield
     ruvector.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", params=servers.VERSIONS, ids=lambda version: f"pg{version}")
+def server(request):
+    """A PostgreSQL server of each version that is installed here, with the extension."""
+    pg_config, reason = servers.install(request.param)
+    if pg_config is None:
+        pytest.skip(reason)
+    with servers.Server(request.param, pg_config) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database(server):
+    """A connection to a database of its own with the schema `here`."""
+    with server.database() as c:
+        c.execute("CREATE SCHEMA here")
+        c.server = server
+        yield c

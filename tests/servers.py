@@ -1,16 +1,19 @@
-"""PostgreSQL servers in temporary folders, with the extension built and installed into them."""
+"""PostgreSQL servers in temporary folders, with the extension built and installed into them; values to and from them."""
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 from ruvector import postgres
+
+
+VERSIONS = (15, 16, 18)
 
 
 def binaries(version):
@@ -30,14 +33,17 @@ def binaries(version):
 
 
 class Server:
-    """A cluster under `folder`, reached by a socket in it."""
+    """A cluster in a folder of its own, reached by a socket there; a context manager that stops it."""
 
-    def __init__(self, version, pg_config, folder, fsync=False):
-        self.version, self.bin, self.folder = version, Path(pg_config).parent, Path(folder)
+    def __init__(self, version, pg_config, fsync=False):
+        self.version, self.bin = version, Path(pg_config).parent
+        self.folder = Path(mkdtemp(prefix="rv"))  # short: a socket's path has 107 bytes
         self.has_vector = version != 15
-        self.fsync, self.process, self.databases = fsync, None, 0
+        self.fsync, self.process, self.databases, self.statements = fsync, None, 0, 0
         self.user = {}
         if os.getuid() == 0:
+            import pwd  # not on Windows, where nothing here runs but the import
+
             account = pwd.getpwnam("nobody")
             self.user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
             os.chown(self.folder, account.pw_uid, account.pw_gid)
@@ -65,6 +71,12 @@ class Server:
                     break
                 time.sleep(0.1)
         raise RuntimeError(f"PostgreSQL {self.version} did not start: {self.folder}.log")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
 
     def connect(self, database, user="postgres", **options):
         import psycopg
@@ -105,7 +117,8 @@ class Server:
                 time.sleep(0.01)
 
     def stop(self):
-        print(f"\nPostgreSQL {self.version}: {getattr(self, 'statements', 0)} statements of the documents", flush=True)
+        if self.statements:
+            print(f"\nPostgreSQL {self.version}: {self.statements} statements of the documents", flush=True)
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             self.process.wait(30)
@@ -142,3 +155,18 @@ def literal(value, kind):
 
 def floats(value):
     return np.asarray(value, np.float32)
+
+
+def one(c, query, *parameters):
+    return c.execute(query, parameters or None).fetchone()[0]
+
+
+def kinds(c):
+    """What a vector can be on the server of a connection."""
+    return ("array", "vector") if c.server.has_vector else ("array",)
+
+
+def same(found, expected):
+    found, expected = floats(found), np.asarray(expected)
+    assert expected.dtype == np.float32 and found.shape == expected.shape
+    assert np.array_equal(found.view(np.uint32), expected.view(np.uint32)), (found, expected)

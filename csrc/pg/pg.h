@@ -1,6 +1,6 @@
 /* What the files of the PostgreSQL extension share: arguments and results as rows of floats, errors, interrupts.
- * Nothing here keeps memory of csrc across a call, and no csrc call is left by a jump: its interrupt callback returns nonzero, and
- * the error is raised after it has cleaned up. */
+ * Nothing here keeps memory of csrc across a call, and no csrc call is left by a jump: its interrupt callback catches the error, and
+ * it is raised again after csrc has cleaned up. */
 #ifndef RV_PG_H
 #define RV_PG_H
 

@@ -274,7 +274,26 @@ void rv_pg_check_heads(int type, const double *params, int64 query, int64 key, i
                                heads == own ? "num_heads" : "num_kv_heads", own)));
 }
 
-int rv_pg_interrupted(void *context) { return InterruptPending; }
+/* Most interrupts want no error: a look whether the client is there, memory contexts to log, a database dropped elsewhere. One that
+ * does ends the call: its error waits until csrc has cleaned up, and rv_pg_check then raises it. */
+int rv_pg_interrupted(void *context)
+{
+    MemoryContext home = CurrentMemoryContext;
+    volatile int stop = 0;
+    if (!InterruptPending)
+        return 0;
+    PG_TRY();
+    {
+        CHECK_FOR_INTERRUPTS();
+    }
+    PG_CATCH();
+    {
+        MemoryContextSwitchTo(home);
+        stop = 1;
+    }
+    PG_END_TRY();
+    return stop;
+}
 
 void rv_pg_check(rv_status status)
 {
@@ -282,8 +301,7 @@ void rv_pg_check(rv_status status)
     case RV_OK:
         return;
     case RV_ERR_INTERRUPTED:
-        CHECK_FOR_INTERRUPTS();
-        ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling attention because of an interrupt")));
+        PG_RE_THROW();  /* what rv_pg_interrupted caught is still on the stack of errors */
         break;
     case RV_ERR_NOMEM:
         ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"),

@@ -35,7 +35,7 @@ Datum ruvector_isa(PG_FUNCTION_ARGS) { PG_RETURN_TEXT_P(cstring_to_text(rv_isa_a
 PG_FUNCTION_INFO_V1(ruvector_attention_types);
 Datum ruvector_attention_types(PG_FUNCTION_ARGS)
 {
-    InitMaterializedSRF(fcinfo, 0);
+    InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
     ReturnSetInfo *set = (ReturnSetInfo *)fcinfo->resultinfo;
     for (int i = 0; rv_type_at(i); i++) {
         const rv_type *t = rv_type_at(i);
@@ -415,7 +415,7 @@ Datum ruvector_sliding_attention(PG_FUNCTION_ARGS)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("stride must be between 1 and window_size " INT64_FORMAT ", got " INT64_FORMAT, size, stride)));
     rv_rows x = rv_pg_matrix(fcinfo, site, 0, "embeddings");
-    InitMaterializedSRF(fcinfo, 0);
+    InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
     ReturnSetInfo *set = (ReturnSetInfo *)fcinfo->resultinfo;
     if (x.rows == 0)
         return (Datum)0;

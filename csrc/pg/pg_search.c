@@ -272,7 +272,7 @@ Datum ruvector_mha_search(PG_FUNCTION_ARGS)
 {
     for (int i = 0; i < 4; i++)
         if (PG_ARGISNULL(i)) {
-            InitMaterializedSRF(fcinfo, 0);
+            InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
             return (Datum)0;
         }
     MemoryContext home = CurrentMemoryContext;
@@ -285,7 +285,7 @@ Datum ruvector_mha_search(PG_FUNCTION_ARGS)
     rv_pg_check_param(rv_type_at(type)->params, heads);
     rv_pg_check_heads(type, params, query.dim, query.dim, query.dim);
     check_k(k);
-    InitMaterializedSRF(fcinfo, 0);
+    InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
     ReturnSetInfo *set = (ReturnSetInfo *)fcinfo->resultinfo;
     SPI_connect();
     column key = key_of(relation), embedding = embedding_of(relation);
@@ -337,7 +337,7 @@ Datum ruvector_gat_search(PG_FUNCTION_ARGS)
     table query, t;
     rv_pg_check_param(rv_type_at(multi_head)->params, heads);
     check_k(k);
-    InitMaterializedSRF(fcinfo, 0);
+    InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
     ReturnSetInfo *set = (ReturnSetInfo *)fcinfo->resultinfo;
     SPI_connect();
     column key = key_of(nodes), embedding = embedding_of(nodes);
@@ -429,7 +429,7 @@ Datum ruvector_cross_search(PG_FUNCTION_ARGS)
     if (PG_NARGS() > 5)
         check_k(k);
     rv_pg_defaults(type, params);
-    InitMaterializedSRF(fcinfo, 0);
+    InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
     ReturnSetInfo *set = (ReturnSetInfo *)fcinfo->resultinfo;
     TupleDesc row = set->setDesc;
     Oid score = row->natts == 3 ? TupleDescAttr(row, 2)->atttypid : InvalidOid;
