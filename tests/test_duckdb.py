@@ -243,6 +243,44 @@ def test_options_that_differ_from_row_to_row(con):
     equal(column(con, sql), expected, np.float32)
 
 
+def test_rows_of_many_sizes_come_together(con):
+    """Widths and numbers of keys that differ, in more rows than a batch has, with vectors that are NULL."""
+    rng = np.random.default_rng(0)
+    rows = 2300
+    widths, counts = rng.integers(1, 9, rows), rng.integers(1, 9, rows)
+    query, key = ([rng.standard_normal(w).astype(np.float32) for w in widths] for _ in "qk")
+    query[7] = key[9] = None
+    table(con, "t", q=(query, "FLOAT[]"), k=(key, "FLOAT[]"))
+    expected = [None if q is None or k is None else ruvector.attention_score(q, k) for q, k in zip(query, key)]
+    equal(column(con, "SELECT ruvector_attention_score(q, k) FROM t ORDER BY i"), expected, np.float32)
+    for wide in (widths, np.full(rows, 8)):  # of one width they are one array
+        query = [rng.standard_normal(w).astype(np.float32) for w in wide]
+        keys, values = ([rng.standard_normal((n, w)).astype(np.float32) for n, w in zip(counts, wide)] for _ in "kv")
+        keys[3] = None
+        keys[4], values[4] = keys[4][:0], values[4][:0]
+        table(con, "t", q=(query, "FLOAT[]"), k=(keys, "FLOAT[][]"), v=(values, "FLOAT[][]"))
+        found = column(con, "SELECT ruvector_attention(q, k, v) FROM t WHERE i <> 4 ORDER BY i")
+        expected = [None if k is None else ruvector.attention(q, k, v) for q, k, v in zip(query, keys, values)]
+        equal(found, expected[:4] + expected[5:], np.float32)
+    assert column(con, "SELECT ruvector_attention(q, k, v) FROM t WHERE i = 4") == [[]]
+
+
+def test_rows_that_are_null_are_left_out_of_lists_by_a_filter(con):
+    con.execute(
+        "CREATE TABLE t AS SELECT i // 3 AS g, CASE WHEN i % 3 > 0 AND i < 6 THEN [i, 1]::FLOAT[] END AS k, [i, i]::FLOAT[] AS v "
+        "FROM range(9) r(i)"
+    ).fetchall()
+    text = "SELECT ruvector_attention([1.0, 0.0], list(k{0}), list(v{0})) FROM t GROUP BY g ORDER BY g"
+    with pytest.raises(duckdb.InvalidInputException, match="keys holds a NULL vector; list.x. FILTER"):
+        column(con, text.format(""))
+    found = column(con, text.format(" ORDER BY v) FILTER (WHERE k IS NOT NULL"))
+    query = np.array([1, 0], np.float32)
+    rows = [
+        (np.array([[a, 1], [b, 1]], np.float32), np.array([[a, a], [b, b]], np.float32)) for a, b in ((1, 2), (4, 5))
+    ]
+    equal(found, [*(ruvector.attention(query, k, v) for k, v in rows), None], np.float32)
+
+
 def test_mixed_types_and_literals(con):
     """Integers and decimals count as FLOAT; one DOUBLE makes the result DOUBLE, as NumPy's promotion does."""
     q, k = np.array([0.1, 0.2, -3]), np.array([1, 2, 3])
