@@ -102,10 +102,11 @@ static uint64_t odd_times(const rv_hyp_space *sp, const char *rows, int64_t stri
             memcpy(wide + i, rows + i * stride, sizeof wide[i]);
         return sp->k->hyp_times(wide, weights, count, sp->tolerance);
     }
-    for (int i = 0; i < count && is_half(sp->dtype); i++)
-        sp->k->widen(sp->dtype, rows + i * stride, times + i, 1);
-    for (int i = 0; i < count && !is_half(sp->dtype); i++)
-        memcpy(times + i, rows + i * stride, sizeof times[i]);
+    for (int i = 0; i < count; i++)
+        if (is_half(sp->dtype))
+            sp->k->widen(sp->dtype, rows + i * stride, times + i, 1);
+        else
+            memcpy(times + i, rows + i * stride, sizeof times[i]);
     return sp->k->hyp_times(times, weights, count, sp->tolerance);
 }
 

@@ -223,13 +223,13 @@ def runs(numbers):
     return list(zip(firsts.tolist(), lasts.tolist()))
 
 
-def gathered(pattern, length, keys, most, hides=()):
-    """The rows of a pattern as starts and indices, without what the functions `hides`, like `Pattern._runs`, give.
+def gathered(pattern, lists, length, keys, most, hides=()):
+    """The rows of a pattern in so many lists, as starts and indices, without what the functions `hides`, like `Pattern._runs`, give.
 
     `most`: keys up to that many positions after a query, None for all.
     """
     counts, parts = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
-    for head in range(pattern._lists()):
+    for head in range(lists):
 
         def show(rows, head=head):
             hidden = [hide(rows, length, keys, head) for hide in hides]
@@ -241,6 +241,12 @@ def gathered(pattern, length, keys, most, hides=()):
             for to, x in zip((counts, parts), _runs.rows_of(found, count, keys)):
                 to.append(x)
     return np.cumsum(np.concatenate(counts)), np.concatenate(parts)
+
+
+def remaining(pattern, lists, hides, length, keys, causal):
+    """The part, if any, of what a pattern shows and `hides` do not give."""
+    starts, indices = gathered(pattern, lists, length, keys, 0 if causal else None, hides)
+    return (Rows(starts, indices, lists),) if len(indices) else ()
 
 
 def beyond(window, tokens, shown, rest, layout, length, keys, causal):
@@ -264,10 +270,7 @@ def beyond(window, tokens, shown, rest, layout, length, keys, causal):
                 return _runs.blocks(np.arange(len(rows)), at, free[head] if free.ndim == 3 else free, block_k, keys)
 
             hides.append(blocks)
-    starts, indices = gathered(rest, length, keys, 0 if causal else None, hides)
-    if len(indices):
-        parts.append(Rows(starts, indices, rest._lists()))
-    return tuple(parts)
+    return (*parts, *remaining(rest, rest._lists(), hides, length, keys, causal))
 
 
 def _holds(tokens, first, size):
@@ -277,8 +280,8 @@ def _holds(tokens, first, size):
 
 def general(pattern, length, keys, most, masked):
     """The plan of a pattern that is no more than pairs: gathered rows, or blocks under a mask where those are full."""
-    starts, indices = gathered(pattern, length, keys, most)
     lists = pattern._lists()
+    starts, indices = gathered(pattern, lists, length, keys, most)
     if not masked and lists == 1 and 0 < length * keys <= MOST_MASKED:
         block_q, block_k = MASKED_BLOCK
         row = np.repeat(np.arange(length), np.diff(starts))

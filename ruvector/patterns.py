@@ -437,7 +437,7 @@ class _Union(_Pair):
         bands, shared = ([m for m in members if isinstance(m, kind)] for kind in (_Band, _Global))
         rest = [m for m in members if not isinstance(m, _Band | _Global)]
         if not bands:
-            return None
+            return self._parts_and_tokens(shared, rest, length, keys, causal)
         # windows hold their own position, so that together they are the widest on either side
         left, right = (max(band._fields[side] for band in bands) for side in (0, 1))
         window = shown = _Band(left, _ahead(right, causal))
@@ -451,6 +451,15 @@ class _Union(_Pair):
             rest = functools.reduce(_Union, rest)
             parts += low.beyond(window._fields, tokens, shown, rest, layout, length, keys, causal)
         return parts
+
+    def _parts_and_tokens(self, shared, rest, length, keys, causal):
+        """The parts of what has some, and rows of the tokens that are not in it."""
+        rest = functools.reduce(_Union, rest) if rest and shared else None
+        parts = None if rest is None else rest._parts(length, keys, causal)
+        if parts is None:
+            return None
+        tokens = functools.reduce(_Union, shared)
+        return parts + low.remaining(tokens, rest._lists(), [rest._runs], length, keys, causal)
 
 
 class _Intersection(_Pair):
@@ -942,6 +951,11 @@ def union(*patterns):
     -------
     Pattern
 
+    Notes
+    -----
+    Where one is a window, all windows, the global tokens and the whole blocks that touch neither run as such, and so do blocks or classes
+    with global tokens; of the rest keys are gathered. No matrix of pairs is made.
+
     Examples
     --------
     >>> from ruvector import patterns
@@ -1021,6 +1035,10 @@ def density(pattern, length, keys=None):
     -------
     float
         Between 0 and 1; 0 where there are no pairs.
+
+    Notes
+    -----
+    Counted from the runs of keys that each query sees, without a matrix.
 
     Examples
     --------

@@ -62,6 +62,9 @@ def cases(length, keys):
         "window and classes": P.local(5) | P.dilated(8, 3) | P.strided(6),
         "window, tokens and cells": P.global_tokens(1) | P.from_mask(cells(length, keys, 0.05)) | P.sliding(4),
         "blocks and tokens": P.random_blocks(4, 2) | P.global_tokens(2),
+        "bigbird and tokens": P.global_tokens([1]) | P.bigbird(8, 3, 1, 1) | P.global_tokens([keys // 2]),
+        "classes and tokens": P.strided() | P.global_tokens(2),
+        "two sizes of blocks and tokens": P.random_blocks(4, 2) | P.global_tokens(2) | P.random_blocks(3, 1),
         "intersection with blocks": P.local(9) | (P.random_blocks(4, 3) & P.random_blocks(4, 4, rng=1)),
     }
 
@@ -197,6 +200,9 @@ def test_layouts_of_each_head(isa):
             P.blocks(layout, (16, 16)),
             P.blocks(layout, 16) | P.random_blocks(8, 2),
             P.blocks(layout, 16) & P.local(60),
+            P.blocks(layout, 16) | P.global_tokens([3]),
+            P.local(8) | P.blocks(layout, 16) | P.global_tokens(1),
+            P.local(8) | P.dilated(9, 7) | P.blocks(layout, 16),
         ):
             out = check(pattern, arrays, f"layouts of 3 heads, {shape}")
             seen = P.to_mask(pattern, 70, 90)
