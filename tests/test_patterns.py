@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 import ruvector
+from ruvector import _runs
 from ruvector import patterns as P
 from support import DTYPES, generator, normal, peak_allocation, same_bits
 
@@ -376,12 +377,59 @@ def test_unions_of_windows_tokens_and_blocks_take_no_matrix():
     at, blocks = np.array([0, 1, 16, 47_777, 50_001, n - 1]), np.arange(n) // 64
     layout = parts[2]._layout(np.arange(-(-n // 64)), n)
     j = np.arange(n)
-    seen = (np.abs(at[:, None] - j) <= 6) | np.isin(j, [0, 50_001]) | np.isin(at, [0, 50_001])[:, None] | layout[at // 64][:, blocks]
+    seen = (
+        (np.abs(at[:, None] - j) <= 6)
+        | np.isin(j, [0, 50_001])
+        | np.isin(at, [0, 50_001])[:, None]
+        | layout[at // 64][:, blocks]
+    )
     expected = reference.attend(query[at], key, value, seen)
     reference.within(out[at], expected.out, expected.merged_bound(), "rows of a long union")
     shares = [P.density(p, n) for p in (parts[0], parts[2], pattern)]
     assert abs(shares[0] - (13 * n - 42) / n**2) < 1e-15
     assert max(shares[:2]) < shares[2] < shares[0] + shares[1] + 4 / n
+
+
+@pytest.mark.parametrize("piece", (1, 7, 300))
+def test_forms_do_not_depend_on_the_pieces_they_are_made_in(piece, monkeypatch):
+    for length, keys in ((40, 40), (7, 45), (40, 25)):
+        arrays = [normal((n, 8), np.float32, role, "pieces") for n, role in ((length, "q"), (keys, "k"), (keys, "v"))]
+        whole = [
+            (ruvector.sparse_attention(*arrays, p), P.density(p, length, keys)) for p in cases(length, keys).values()
+        ]
+        with monkeypatch.context() as change:
+            change.setattr(_runs, "PIECE", piece)
+            for (name, pattern), (out, density) in zip(cases(length, keys).items(), whole, strict=True):
+                assert same_bits(ruvector.sparse_attention(*arrays, pattern), out), name
+                assert P.density(pattern, length, keys) == density == P.to_mask(pattern, length, keys).mean(), name
+
+
+def test_runs_are_sets_of_pairs():
+    """Unions, differences and intersections of runs that overlap, touch and come in any order."""
+    for case in range(60):
+        rng = generator("runs", case)
+        count, keys = rng.integers(1, 6), rng.integers(1, 12)
+        sets, masks = [], []
+        for _ in range(3):
+            row, first = rng.integers(0, count, 8), rng.integers(0, keys, 8)
+            last = rng.integers(first, keys + 1)
+            sets.append(_runs.spans(row, first, last, keys))
+            mask = np.zeros((count, keys), bool)
+            for i, a, b in zip(row, first, last):
+                mask[i, a:b] = True
+            masks.append(mask)
+        a, b, c = masks
+        for found, expected in (
+            (_runs.merged(sets[0]), a),
+            (_runs.merged(_runs.joined(*sets[:2]), sets[2]), (a | b) & ~c),
+            (_runs.common(*sets[:2]), a & b),
+            (_runs.of_matrix(a), a),
+        ):
+            np.testing.assert_array_equal(_runs.matrix(found, count, keys), expected)
+            assert int((found[1] - found[0]).sum()) == expected.sum(), "disjoint"
+            counts, indices = _runs.rows_of(_runs.merged(found), count, keys)
+            np.testing.assert_array_equal(counts, expected.sum(1))
+            np.testing.assert_array_equal(indices, np.nonzero(expected)[1])
 
 
 def test_from_mask_and_from_csr_are_inverses_of_to_mask():
