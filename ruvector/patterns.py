@@ -186,7 +186,9 @@ class _Fixed(Pattern):
         take = np.flatnonzero(np.arange(keys) % step >= step - self._summary(step))
         other = np.arange(-(-len(take) // self._summary(step)))
         others = places[:, None] != other if forward else places[:, None] > other
-        return low.own_blocks(step, length, keys, not forward), low.Columns(take, low.Blocks(others, step, self._summary(step), shift))
+        return low.own_blocks(step, length, keys, not forward), low.Columns(
+            take, low.Blocks(others, step, self._summary(step), shift)
+        )
 
 
 class _Dilated(Pattern):
@@ -224,7 +226,9 @@ class _Global(Pattern):
         number, p = _places(rows, length, keys)
         tokens = self._tokens(keys)
         first, last = np.array(low.runs(tokens), np.int64).reshape(-1, 2).T
-        return _runs.joined(_runs.spans(number[:, None], first, last, keys), _runs.spans(number[np.isin(p, tokens)], 0, keys, keys))
+        return _runs.joined(
+            _runs.spans(number[:, None], first, last, keys), _runs.spans(number[np.isin(p, tokens)], 0, keys, keys)
+        )
 
     def _beside(self, left, right, length, keys, causal):
         """The parts of this pattern and a window."""
