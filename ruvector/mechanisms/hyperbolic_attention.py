@@ -60,6 +60,9 @@ def poincare_attention(
 
     Notes
     -----
+    ``w_j = softmax_j(-scale * d(q, k_j))`` and ``m / (1 + sqrt(1 - c|m|^2))`` with ``m = sum_j w_j l_j v_j / sum_j w_j (l_j - 1)`` and
+    ``l_j = 2 / (1 - c|v_j|^2)``, the gyromidpoint.
+
     ``2 L S (d + dv)`` operations, O(block) memory a thread. Distances are those of `hyperbolic_cdist`; softmax and averages
     are float64. A result is off by at most ``16 u kappa r`` and a rounding of its dtype, kappa being the largest logit and r the
     radius; in float64 also by ``(16 + 16 kappa) (2 + l) u r`` with ``l = 2 / (1 - c|v|^2)`` of the value next to the sphere.
@@ -123,6 +126,9 @@ def lorentz_attention(
 
     Notes
     -----
+    ``w_j = softmax_j(-scale * d(q, k_j))`` and ``s / sqrt(-c <s, s>)`` with ``s = sum_j w_j v_j`` and the Minkowski product, the Lorentz
+    centroid.
+
     ``2 L S (d + dv)`` operations, O(block) memory a thread. Distances are those of `lorentz_cdist`; softmax and averages are
     float64. Hidden keys and values may be anything. From Gulcehre et al. 2019 [1]_, with the average of Law et al. 2019 (PMLR
     97) and Chen et al. 2022, arXiv:2105.14686.

@@ -173,7 +173,8 @@ def sparse_attention(
 
     ``2 (d + dv)`` operations for each pair that the pattern shows: O(n sqrt(n)) in all with the stride's default. Windows, block
     layouts and residue classes run in the tiled kernel, other patterns gather their keys; states over disjoint keys are merged. The
-    form is found once for a Pattern and lengths, of gathered keys from the boolean matrix in O(L S) time.
+    form is found once for a Pattern and lengths, in time and memory of the pairs that are gathered. Of a union with a window, what the
+    window, global tokens and whole blocks show runs as such: BigBird and Longformer may be put together by hand.
     With dropout, the pattern becomes a mask of O(L S) bytes. Error, hidden positions and rows that see nothing as in
     `scaled_dot_product_attention`; merging adds a rounding.
 
