@@ -209,6 +209,24 @@ def _mixed_score(query, key, *, curvature, euclidean_dim, euclidean_weight, hype
     return ((1.0 if scale is None else scale) * score).astype(dtype)[()]
 
 
+def _mixed_table(query, key, *, curvature, euclidean_dim, euclidean_weight, hyperbolic_weight, scale, value_euclidean_dim):
+    if np.ndim(curvature):
+        own = {"euclidean_dim": euclidean_dim, "value_euclidean_dim": value_euclidean_dim, "scale": scale}
+        own |= {"euclidean_weight": euclidean_weight, "hyperbolic_weight": hyperbolic_weight}
+        return _mixed_score(query[:, None], key, curvature=curvature, **own)
+    curvature = float(_curvatures(curvature))
+    query, key, dtype = _pair(query[:, None], key, ("query", "key"))
+    query, part = query[:, 0], _split(query.shape[-1], euclidean_dim, "euclidean_dim")
+    score = np.empty((len(query), len(key)))
+    for one, row in zip(query[:, :part], score):
+        row[...] = _square(one - key[:, :part])[:, 0]
+    score *= -euclidean_weight
+    if part < query.shape[-1]:
+        distance = _hyperbolic.cdist(query[:, part:], key[:, part:], _BALL, curvature, True, ("query", "key"))
+        score -= hyperbolic_weight * distance**2
+    return ((1.0 if scale is None else scale) * score).astype(dtype)
+
+
 def _mixed_fits(width, /, curvature, euclidean_dim, **own):
     _curvatures(curvature)
     _split(width, euclidean_dim, "euclidean_dim")
@@ -467,6 +485,7 @@ def _register():
         ),
         _mixed_attention,
         score=_mixed_score,
+        table=_mixed_table,
         weights=_mixed_weights,
         fits=_mixed_fits,
     )
