@@ -199,7 +199,9 @@ def test_no_part_of_a_file_can_be_damaged_unseen(tmp_path, kind):
         assert {f"{name}.npy: numbers" for name in ("facts", *arrays)} <= set(parts)
     for name, (start, end) in parts.items():
         half = (start + end) // 2
-        damaged = {f"bit {at - start}": data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :] for at in (start, half, end - 1)}
+        damaged = {
+            f"bit {at - start}": data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :] for at in (start, half, end - 1)
+        }
         damaged["zeros"] = data[:start] + bytes(end - start) + data[end:]
         damaged["a byte more"] = data[:half] + b"x" + data[half:]
         damaged["a byte less"] = data[:half] + data[half + 1 :]
@@ -313,7 +315,7 @@ def test_sealed_files_that_are_no_index(tmp_path):
 def test_files_that_are_not_there_or_cannot_be_written(tmp_path):
     with pytest.raises(FileNotFoundError):
         AttentionIndex.load(tmp_path / "none.npz")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="'.*no folder'$"):
         made().save(tmp_path / "no folder" / "x.npz")
     with pytest.raises(OSError):
         made().save(tmp_path)
