@@ -11,16 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ruvector import _attention
+from ruvector import _attention, _runs
 
 # A gathered key takes 11.5 ns, a pair of a block under a mask 1.4 ns (AMD Zen 5, one thread, 512 x 64 float32): blocks of which an
 # eighth is visible are as fast as rows. Masks of more elements than this are not held.
 MASKED_BLOCK = (48, 64)
 MASKED_COST = 8
 MOST_MASKED = 1 << 26
-
-# Elements of a boolean matrix that is looked at in one go.
-CHUNK = 1 << 22
 
 
 class Call(NamedTuple):
@@ -226,39 +223,65 @@ def runs(numbers):
     return list(zip(firsts.tolist(), lasts.tolist()))
 
 
-def chunks(length, keys):
-    """Row ranges whose boolean matrices are small."""
-    step = max(1, CHUNK // max(keys, 1))
-    for first in range(0, length, step):
-        yield first, min(first + step, length)
+def gathered(pattern, lists, length, keys, most, hides=()):
+    """The rows of a pattern in so many lists, as starts and indices, without what the functions `hides`, like `Pattern._runs`, give.
+
+    `most`: keys up to that many positions after a query, None for all.
+    """
+    counts, parts = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
+    for head in range(lists):
+
+        def show(rows, head=head):
+            hidden = [hide(rows, length, keys, head) for hide in hides]
+            if most is not None:
+                hidden.append(_runs.spans(np.arange(len(rows)), rows + (keys - length + most + 1), keys, keys))
+            return _runs.merged(pattern._runs(rows, length, keys, head), _runs.joined(*hidden))
+
+        for count, found in _runs.pieces(show, length, keys):
+            for to, x in zip((counts, parts), _runs.rows_of(found, count, keys)):
+                to.append(x)
+    return np.cumsum(np.concatenate(counts)), np.concatenate(parts)
 
 
-def gathered(pattern, length, keys, most):
-    """The rows of a pattern as starts and indices; `most`: keys up to that many positions after a query, None for all."""
-    lists = pattern._lists()
-    counts, parts = np.zeros((lists, length), np.int64), [[] for _ in range(lists)]
-    for first, last in chunks(length, keys * lists):
-        seen = visible(pattern, first, last, length, keys, most).reshape(lists, last - first, keys)
-        counts[:, first:last] = seen.sum(-1)
-        for own, rows in zip(parts, seen):
-            own.append(np.nonzero(rows)[1].astype(np.int32))
-    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts.ravel())])
-    return starts, np.concatenate([np.zeros(0, np.int32), *(part for own in parts for part in own)])
+def remaining(pattern, lists, hides, length, keys, causal):
+    """The part, if any, of what a pattern shows and `hides` do not give."""
+    starts, indices = gathered(pattern, lists, length, keys, 0 if causal else None, hides)
+    return (Rows(starts, indices, lists),) if len(indices) else ()
 
 
-def visible(pattern, first, last, length, keys, most):
-    """The boolean matrix of rows [first, last)."""
-    seen = pattern._see(np.arange(first, last), length, keys)
-    if most is not None:
-        position = np.arange(first, last)[:, None] + (keys - length)
-        seen = seen & (np.arange(keys) <= position + most)
-    return seen
+def beyond(window, tokens, shown, rest, layout, length, keys, causal):
+    """Parts of what the pattern `rest` shows and `shown`, which is a window and global tokens, does not.
+
+    Of the blocks that are in it those that touch neither, as blocks; rows of what is left.
+    """
+    hides, parts, (left, right) = [shown._runs], [], window
+    if layout is not None:
+        free, block_q, block_k, shift = layout
+        place = np.arange(free.shape[-2])[:, None] * block_q - shift + (keys - length)
+        begin = np.arange(free.shape[-1]) * block_k
+        ahead = begin >= place + block_q + min(right, _runs.FAR)
+        free = free & (ahead | (begin + block_k <= place - min(left, _runs.FAR)))
+        free &= ~(_holds(tokens, place, block_q) | _holds(tokens, begin, block_k))
+        if free.any():
+            parts.append(Blocks(free, block_q, block_k, shift, (None, 0 if causal else None)))
+
+            def blocks(rows, length, keys, head):
+                at = (rows + shift) // block_q
+                return _runs.blocks(np.arange(len(rows)), at, free[head] if free.ndim == 3 else free, block_k, keys)
+
+            hides.append(blocks)
+    return (*parts, *remaining(rest, rest._lists(), hides, length, keys, causal))
+
+
+def _holds(tokens, first, size):
+    """Whether ranges of so many positions hold a token."""
+    return np.searchsorted(tokens, first + size) > np.searchsorted(tokens, first)
 
 
 def general(pattern, length, keys, most, masked):
-    """The plan of a pattern that is no more than a boolean matrix: gathered rows, or blocks under a mask where those are full."""
-    starts, indices = gathered(pattern, length, keys, most)
+    """The plan of a pattern that is no more than pairs: gathered rows, or blocks under a mask where those are full."""
     lists = pattern._lists()
+    starts, indices = gathered(pattern, lists, length, keys, most)
     if not masked and lists == 1 and 0 < length * keys <= MOST_MASKED:
         block_q, block_k = MASKED_BLOCK
         row = np.repeat(np.arange(length), np.diff(starts))

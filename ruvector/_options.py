@@ -35,7 +35,7 @@ def number(value, name, *, whole=False):
 
 def nonzero(value, name):
     """A finite float other than 0, or a float64 array of them."""
-    if np.ndim(value):
+    if type(value) is not float and np.ndim(value):
         value = float64_array(value, name)
         if not value.all():
             raise ValueError(f"{name} must not be 0, got {value.tolist()}")

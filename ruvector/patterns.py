@@ -7,11 +7,12 @@ position ``p = i + (S - L)`` among the S keys. Patterns are immutable, comparabl
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
-from ruvector import _coerce, _primitives
+from ruvector import _coerce, _primitives, _runs
 from ruvector import _lowering as low
 from ruvector._options import flag, number
 from ruvector._random import seed_of
@@ -91,9 +92,13 @@ class Pattern:
         """1, or the heads that have a pattern of their own."""
         return 1
 
+    # Each kind has `_runs(rows, length, keys, head)`: what these rows see, the i-th of them as row i, for one of the `_lists`, as a
+    # set of `ruvector._runs`.
+
     def _see(self, rows, length, keys):
         """The boolean matrix (len(rows), keys), with an axis of heads in front where they differ."""
-        raise NotImplementedError
+        seen = [_runs.matrix(self._runs(rows, length, keys, h), len(rows), keys) for h in range(self._lists())]
+        return seen[0] if len(seen) == 1 else np.stack(seen)
 
     def _parts(self, length, keys, causal):
         """Parts that compute the pattern faster than gathered rows, alone or merged; None where there are none."""
@@ -114,17 +119,16 @@ class Pattern:
         return plan
 
 
-def _positions(rows, length, keys):
-    return rows[:, None] + (keys - length), np.arange(keys)[None, :]
+def _places(rows, length, keys):
+    """The numbers of some rows among them, and the positions that they stand at."""
+    return np.arange(len(rows)), rows + (keys - length)
 
 
 class _Band(Pattern):
     __slots__ = ()
 
-    def _see(self, rows, length, keys):
-        p, j = _positions(rows, length, keys)
-        left, right = self._fields
-        return (j >= p - left) & (j <= p + right)
+    def _runs(self, rows, length, keys, head):
+        return _runs.near(*_places(rows, length, keys), *self._fields, keys)
 
     def _parts(self, length, keys, causal):
         left, right = self._fields
@@ -141,11 +145,11 @@ class _Strided(Pattern):
     def _stride(self, keys):
         return self._fields[0] or max(1, round(math.sqrt(keys)))
 
-    def _see(self, rows, length, keys):
-        p, j = _positions(rows, length, keys)
-        step = self._stride(keys)
-        seen = (np.abs(p - j) < step) | ((p - j) % step == 0)
-        return seen if self._fields[1] else seen & (j <= p)
+    def _runs(self, rows, length, keys, head):
+        number, p = _places(rows, length, keys)
+        step, both = self._stride(keys), self._fields[1]
+        near = _runs.near(number, p, step - 1, step - 1 if both else 0, keys)
+        return _runs.joined(near, _runs.steps(number, p, step, 0, keys if both else p + 1, keys))
 
     def _parts(self, length, keys, causal):
         step = self._stride(keys)
@@ -167,11 +171,13 @@ class _Fixed(Pattern):
     def _fit(self, length, keys):
         self._summary(self._stride(keys))
 
-    def _see(self, rows, length, keys):
-        p, j = _positions(rows, length, keys)
+    def _runs(self, rows, length, keys, head):
+        number, p = _places(rows, length, keys)
         step = self._stride(keys)
-        seen = (p // step == j // step) | (j % step >= step - self._summary(step))
-        return seen if self._fields[2] else seen & (j <= p)
+        end, most = np.arange(step, keys + step, step), keys if self._fields[2] else p + 1
+        own = _runs.spans(number, p // step * step, np.minimum(p // step * step + step, most), keys)
+        most = most[:, None] if np.ndim(most) else most
+        return _runs.joined(own, _runs.spans(number[:, None], end - self._summary(step), np.minimum(end, most), keys))
 
     def _parts(self, length, keys, causal):
         step = self._stride(keys)
@@ -180,16 +186,19 @@ class _Fixed(Pattern):
         take = np.flatnonzero(np.arange(keys) % step >= step - self._summary(step))
         other = np.arange(-(-len(take) // self._summary(step)))
         others = places[:, None] != other if forward else places[:, None] > other
-        return low.own_blocks(step, length, keys, not forward), low.Columns(take, low.Blocks(others, step, self._summary(step), shift))
+        return low.own_blocks(step, length, keys, not forward), low.Columns(
+            take, low.Blocks(others, step, self._summary(step), shift)
+        )
 
 
 class _Dilated(Pattern):
     __slots__ = ()
 
-    def _see(self, rows, length, keys):
-        p, j = _positions(rows, length, keys)
-        half, step = self._fields[0] // 2, self._fields[1]
-        return (np.abs(p - j) <= half * step) & ((p - j) % step == 0)
+    def _runs(self, rows, length, keys, head):
+        number, p = _places(rows, length, keys)
+        step = self._fields[1]
+        reach = min(self._fields[0] // 2 * step, _runs.FAR)
+        return _runs.steps(number, p, step, p - reach, p + reach + 1, keys)
 
     def _parts(self, length, keys, causal):
         half, step = self._fields[0] // 2, self._fields[1]
@@ -213,15 +222,16 @@ class _Global(Pattern):
     def _fit(self, length, keys):
         self._tokens(keys)
 
-    def _see(self, rows, length, keys):
-        p, _ = _positions(rows, length, keys)
+    def _runs(self, rows, length, keys, head):
+        number, p = _places(rows, length, keys)
         tokens = self._tokens(keys)
-        seen = np.zeros((len(rows), keys), bool)
-        seen[:, tokens] = True
-        return seen | np.isin(p, tokens)
+        first, last = np.array(low.runs(tokens), np.int64).reshape(-1, 2).T
+        return _runs.joined(
+            _runs.spans(number[:, None], first, last, keys), _runs.spans(number[np.isin(p, tokens)], 0, keys, keys)
+        )
 
     def _beside(self, left, right, length, keys, causal):
-        """The parts of this pattern and a window; left = -1: no window."""
+        """The parts of this pattern and a window."""
         tokens = self._tokens(keys)
         queries = tokens - (keys - length)
         rows = low.runs(queries[queries >= 0])
@@ -246,9 +256,10 @@ class _Blocks(Pattern):
                 f"and {keys} keys, which are {want[0]} x {want[1]} blocks"
             )
 
-    def _see(self, rows, length, keys):
+    def _runs(self, rows, length, keys, head):
         layout, block_q, block_k = self._fields
-        return layout[..., rows // block_q, :][..., np.arange(keys) // block_k]
+        layout = layout[head] if layout.ndim == 3 else layout
+        return _runs.blocks(np.arange(len(rows)), rows // block_q, layout, block_k, keys)
 
     def _parts(self, length, keys, causal):
         return (low.Blocks(*self._fields, 0, (None, 0 if causal else None)),)
@@ -271,7 +282,9 @@ class _BigBird(Pattern):
         near = np.abs(places[:, None] - key) <= window // 2 if window else np.zeros((len(places), count), bool)
         near = near | (key < shared) | ((places >= 0) & (places < shared))[:, None]
         own = np.flatnonzero(places >= 0) if randoms and count else ()
-        for first, last in low.chunks(len(own), count):
+        step = max(1, _runs.PIECE // max(count, 1))
+        for first in range(0, len(own), step):
+            last = min(first + step, len(own))
             # places ascend by one; draws of a place start at number place * count, the generator's state moving by a constant each
             start = (seed + int(places[own[first]]) * count * _GOLDEN) % 2**64
             rank = _primitives.draw(start, 1.0, (last - first) * count).reshape(-1, count)
@@ -281,10 +294,11 @@ class _BigBird(Pattern):
             near[rows[:, None], chosen] |= np.take_along_axis(rank, chosen, -1) < np.inf
         return near
 
-    def _see(self, rows, length, keys):
+    def _runs(self, rows, length, keys, head):
+        number, p = _places(rows, length, keys)
         size = self._fields[0]
-        places, back = np.unique((rows + keys - length) // size, return_inverse=True)
-        return self._layout(places, keys)[back][:, np.arange(keys) // size]
+        places, back = np.unique(p // size, return_inverse=True)
+        return _runs.blocks(number, back, self._layout(places, keys), size, keys)
 
     def _parts(self, length, keys, causal):
         return (low.Blocks(*_layout_of(self, length, keys), (None, 0 if causal else None)),)
@@ -304,10 +318,11 @@ class _Axial(Pattern):
     def _fit(self, length, keys):
         self._width(keys)
 
-    def _see(self, rows, length, keys):
-        p, j = _positions(rows, length, keys)
+    def _runs(self, rows, length, keys, head):
+        number, p = _places(rows, length, keys)
         width = self._width(keys)
-        return (p // width == j // width) | (p % width == j % width)
+        row = _runs.spans(number, p // width * width, p // width * width + width, keys)
+        return _runs.joined(row, _runs.steps(number, p, width, 0, keys, keys))
 
     def _parts(self, length, keys, causal):
         width = self._width(keys)
@@ -323,8 +338,8 @@ class _Mask(Pattern):
         if self._fields[0].shape != (length, keys):
             raise ValueError(f"the pattern is for {self._fields[0].shape} queries and keys, got ({length}, {keys})")
 
-    def _see(self, rows, length, keys):
-        return self._fields[0][rows]
+    def _runs(self, rows, length, keys, head):
+        return _runs.of_matrix(self._fields[0][rows])
 
 
 class _CSR(Pattern):
@@ -337,12 +352,9 @@ class _CSR(Pattern):
         if (len(starts) - 1, own) != (length, keys):
             raise ValueError(f"the pattern is for {(len(starts) - 1, own)} queries and keys, got ({length}, {keys})")
 
-    def _see(self, rows, length, keys):
+    def _runs(self, rows, length, keys, head):
         starts, indices, _ = self._fields
-        seen = np.zeros((len(rows), keys), bool)
-        for i, row in enumerate(rows):
-            seen[i, indices[starts[row] : starts[row + 1]]] = True
-        return seen
+        return _runs.lists(np.arange(len(rows)), starts, indices, rows, keys)
 
     def _parts(self, length, keys, causal):
         starts, indices, _ = self._fields
@@ -367,8 +379,9 @@ class _Pair(Pattern):
             raise ValueError(f"layouts for different numbers of heads, {sorted(counts)}, do not go together")
         return counts.pop() if counts else 1
 
-    def _masks(self, rows, length, keys):
-        return (part._see(rows, length, keys) for part in self._fields)
+    def _both(self, rows, length, keys, head):
+        """What each of the two shows."""
+        return (part._runs(rows, length, keys, head) for part in self._fields)
 
     def _block_layouts(self, length, keys):
         """Both as block layouts of one size, or None."""
@@ -402,29 +415,62 @@ def _layout_of(pattern, length, keys):
     return (found[0] | found[1] if isinstance(pattern, _Union) else found[0] & found[1]), *found[2:]
 
 
+def _layout_within(patterns, length, keys):
+    """The layout of those patterns that are of whole blocks, and of the size of the first of these; None where there are none."""
+    found = [_layout_of(m, length, keys) for m in patterns if isinstance(m, _Blocks | _BigBird | _Pair)]
+    found = [x for x in found if x is not None]
+    same = [x[0] for x in found if x[1:] == found[0][1:]]
+    return (functools.reduce(np.logical_or, same), *found[0][1:]) if found else None
+
+
 class _Union(_Pair):
     __slots__ = ()
 
-    def _see(self, rows, length, keys):
-        a, b = self._masks(rows, length, keys)
-        return a | b
+    def _runs(self, rows, length, keys, head):
+        return _runs.joined(*self._both(rows, length, keys, head))
+
+    def _members(self):
+        """The patterns united here that are no unions themselves."""
+        return [m for part in self._fields for m in (part._members() if isinstance(part, _Union) else (part,))]
 
     def _parts(self, length, keys, causal):
-        a, b = self._fields
-        if isinstance(a, _Global):
-            a, b = b, a
-        if isinstance(a, _Band) and isinstance(b, _Global):
-            left, right = a._fields
-            return b._beside(left, _ahead(right, causal), length, keys, causal)
-        return super()._parts(length, keys, causal)
+        found = super()._parts(length, keys, causal)
+        if found is not None:
+            return found
+        members = self._members()
+        bands, shared = ([m for m in members if isinstance(m, kind)] for kind in (_Band, _Global))
+        rest = [m for m in members if not isinstance(m, _Band | _Global)]
+        if not bands:
+            return self._parts_and_tokens(shared, rest, length, keys, causal)
+        # windows hold their own position, so that together they are the widest on either side
+        left, right = (max(band._fields[side] for band in bands) for side in (0, 1))
+        window = shown = _Band(left, _ahead(right, causal))
+        tokens, parts = np.zeros(0, np.int64), window._parts(length, keys, causal)
+        if shared:
+            tokens = functools.reduce(np.union1d, (m._tokens(keys) for m in shared))
+            both = _Global(tokens)
+            parts, shown = both._beside(*window._fields, length, keys, causal), _Union(window, both)
+        if rest:
+            layout = _layout_within(rest, length, keys)
+            rest = functools.reduce(_Union, rest)
+            parts += low.beyond(window._fields, tokens, shown, rest, layout, length, keys, causal)
+        return parts
+
+    def _parts_and_tokens(self, shared, rest, length, keys, causal):
+        """The parts of what has some, and rows of the tokens that are not in it."""
+        rest = functools.reduce(_Union, rest) if rest and shared else None
+        parts = None if rest is None else rest._parts(length, keys, causal)
+        if parts is None:
+            return None
+        tokens = functools.reduce(_Union, shared)
+        return parts + low.remaining(tokens, rest._lists(), [rest._runs], length, keys, causal)
 
 
 class _Intersection(_Pair):
     __slots__ = ()
 
-    def _see(self, rows, length, keys):
-        a, b = self._masks(rows, length, keys)
-        return a & b
+    def _runs(self, rows, length, keys, head):
+        return _runs.common(*self._both(rows, length, keys, head))
 
     def _parts(self, length, keys, causal):
         a, b = self._fields
@@ -909,6 +955,11 @@ def union(*patterns):
     -------
     Pattern
 
+    Notes
+    -----
+    Where one is a window, all windows, the global tokens and the whole blocks that touch neither run as such, and so do blocks or classes
+    with global tokens; of the rest keys are gathered. No matrix of pairs is made.
+
     Examples
     --------
     >>> from ruvector import patterns
@@ -989,6 +1040,10 @@ def density(pattern, length, keys=None):
     float
         Between 0 and 1; 0 where there are no pairs.
 
+    Notes
+    -----
+    Counted from the runs of keys that each query sees, without a matrix.
+
     Examples
     --------
     >>> from ruvector import patterns
@@ -996,8 +1051,12 @@ def density(pattern, length, keys=None):
     0.1
     """
     length, keys = _lengths(pattern, length, keys)
-    seen = size = 0
-    for first, last in low.chunks(length, keys):
-        part = pattern._see(np.arange(first, last), length, keys)
-        seen, size = seen + int(np.count_nonzero(part)), size + part.size
-    return seen / size if size else 0.0
+    lists, seen = pattern._lists(), 0
+    for head in range(lists):
+        show = functools.partial(_merged_runs, pattern, length, keys, head)
+        seen += sum(int((last - first).sum()) for _, (first, last) in _runs.pieces(show, length, keys))
+    return seen / (lists * length * keys) if length and keys else 0.0
+
+
+def _merged_runs(pattern, length, keys, head, rows):
+    return _runs.merged(pattern._runs(rows, length, keys, head))

@@ -244,6 +244,33 @@ def test_lorentz_distances_far_out_in_one_direction(isa, dtype_name):
                     assert ulps(pairs[i], exact, dtype) <= ULP, f"{radius} {dim}"
 
 
+def test_time_components_are_checked_wherever_they_stand(isa, dtype_name, dtype):
+    """Around lanes and blocks: what is within 2 ** -10 changes nothing, what is not is named, NaN stays where it is."""
+    limit = {"bfloat16": 2.0**-6, "float16": 2.0**-8}.get(dtype_name, 2.0**-10)
+    for n in (1, 7, 8, 9, 16, 17, 63, 64, 65, 130):
+        x = lifted(scaled_points((n, 5), dtype, "times", n))
+        one = lifted(scaled_points((5,), dtype, "time"))
+        forms = {
+            "one to many": lambda y: ruvector.lorentz_distance(one, y),
+            "pairs": lambda y: ruvector.lorentz_distance(np.broadcast_to(one, (n, 6)).copy(), y),
+            "all": lambda y: ruvector.lorentz_cdist(np.broadcast_to(one, (4, 6)).copy(), y)[2],
+        }
+        for (form, call), at in itertools.product(forms.items(), sorted({0, n // 2, n - 1})):
+            clean = call(x)
+            for share in (-0.95, 0.95, -1.1, 1.1, np.nan):
+                y = x.copy()
+                y[at, 0] = (1 + share * limit) * float(y[at, 0])
+                if dtype_name in FLOATS and abs(share) > 1:
+                    with pytest.raises(ValueError, match=rf"b\[{at}\] "):
+                        call(y)
+                elif np.isnan(share):
+                    out = call(y)
+                    assert np.isnan(out[at].astype(float)), form
+                    assert same_bits(np.delete(out, at), np.delete(clean, at)), form
+                elif dtype_name in FLOATS:
+                    assert same_bits(call(y), clean), f"{form} {n} {at} {share}"
+
+
 @pytest.mark.parametrize("dtype_name", FLOATS)
 def test_extreme_curvatures(isa, dtype_name):
     dtype = DTYPES[dtype_name]

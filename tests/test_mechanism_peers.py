@@ -1,4 +1,5 @@
-"""Patterns, relative positions, routers and linear attention beside the modules of transformers and performer-pytorch, with random weights."""
+"""Patterns, positions, routers and linear attention beside the modules of transformers, local-attention and performer-pytorch, with
+random weights."""
 
 import numpy as np
 import pytest
@@ -156,6 +157,32 @@ def test_interleaved_rope_is_that_of_cohere(torch, modeling):
         rtol=0,
         atol=208 * 2.0**-24 * np.abs(x).max() * 1.5,
     )
+
+
+@pytest.mark.parametrize("scale_base", (16.0, 512.0))
+@pytest.mark.parametrize("causal", (False, True))
+def test_xpos_is_that_of_local_attention(isa, torch, scale_base, causal):
+    """Its decay starts from the middle of the keys, ours from the middle of the queries: products have no place to start from."""
+    rotary = pytest.importorskip(
+        "local_attention.rotary", reason="local-attention, the peer of this test, is not installed"
+    )
+    heads, dim = 3, 16
+    for q_len, kv_len in ((70, 70), (9, 70)):
+        q, k = (normal((2, heads, n, dim), np.float64, role, "xpos") for role, n in (("q", q_len), ("k", kv_len)))
+        v = normal((2, heads, kv_len, 10), np.float64, "v", "xpos")
+        embedding = rotary.SinusoidalEmbeddings(dim, scale_base=scale_base, use_xpos=True).double()
+        given = [torch.from_numpy(x) for x in (q, k, v)]
+        turned = rotary.apply_rotary_pos_emb(*given[:2], *embedding(given[1]))
+        seen = torch.ones(q_len, kv_len, dtype=torch.bool).tril(kv_len - q_len) if causal else None
+        theirs = torch.nn.functional.scaled_dot_product_attention(*turned, given[2], attn_mask=seen).numpy()
+        out = ruvector.xpos_attention(*map(merged, (q, k, v)), heads, scale_base=scale_base, causal=causal)
+        # its frequencies and factors are rounded to float32: angles are off by up to 70 units, powers of factors by ten
+        logits = (np.abs(turned[0].numpy()) @ np.abs(np.swapaxes(turned[1].numpy(), -1, -2))).max() / np.sqrt(dim)
+        bound = 2 * (2 * 70 + 2 * 10) * 2.0**-24 * logits * np.abs(v).max()
+        np.testing.assert_allclose(out, merged(theirs), rtol=0, atol=bound)
+        assert scale_base < 100 or bound < 1e-3
+        plain = ruvector.rope_attention(*map(merged, (q, k, v)), heads, causal=causal)
+        assert np.abs(out - plain).max() > 2 * bound, "the decay is seen"
 
 
 def test_relative_keys_are_those_of_wav2vec2_bert(isa, torch, modeling):

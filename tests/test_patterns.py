@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import reference
 import ruvector
+from ruvector import _runs
 from ruvector import patterns as P
-from support import DTYPES, generator, normal, same_bits
+from support import DTYPES, generator, normal, peak_allocation, same_bits
 
 FLOATS = ("float32", "float64")
 
@@ -54,6 +55,18 @@ def cases(length, keys):
         "intersection": P.dilated(20, 3) & P.sliding(30),
         "intersection of windows": P.local(20) & P.sliding(7),
         "blocks in a window": P.bigbird(8, 3, 1, 1) & P.local(20),
+        "bigbird by hand": P.local(10) | P.global_tokens(2) | P.random_blocks(4, 2),
+        "bigbird by hand, causal window": P.random_blocks(3, 2) | P.sliding(7) | P.global_tokens([1, keys - 1]),
+        "longformer by hand": P.union(P.local(4), P.global_tokens([3]), P.sliding(9), P.global_tokens([4])),
+        "window and blocks": P.local(6) | P.blocks(rng.random((-(-length // 4), -(-keys // 3))) < 0.3, (4, 3)),
+        "window and blocks of two sizes": P.random_blocks(5, 1) | P.local(3) | P.random_blocks(4, 1),
+        "window and classes": P.local(5) | P.dilated(8, 3) | P.strided(6),
+        "window, tokens and cells": P.global_tokens(1) | P.from_mask(cells(length, keys, 0.05)) | P.sliding(4),
+        "blocks and tokens": P.random_blocks(4, 2) | P.global_tokens(2),
+        "bigbird and tokens": P.global_tokens([1]) | P.bigbird(8, 3, 1, 1) | P.global_tokens([keys // 2]),
+        "classes and tokens": P.strided() | P.global_tokens(2),
+        "two sizes of blocks and tokens": P.random_blocks(4, 2) | P.global_tokens(2) | P.random_blocks(3, 1),
+        "intersection with blocks": P.local(9) | (P.random_blocks(4, 3) & P.random_blocks(4, 4, rng=1)),
     }
 
 
@@ -124,16 +137,22 @@ def test_masks_of_every_shape_where_blocks_do_not_line_up(isa, name):
 
 
 def test_cost_does_not_grow_with_the_matrix(monkeypatch):
-    """Forms of windows, classes and blocks are found without looking at pairs, whatever S - L is and whatever hides keys."""
+    """Forms of windows, classes and blocks are found without looking at pairs, whatever S - L is and whatever hides keys; those of
+    unions without a matrix."""
     listed = ("local", "sliding", "strided", "strided both ways", "fixed", "fixed both ways", "dilated", "longformer", "bigbird",
-              "bigbird 5", "random blocks", "axial", "axial, columns", "blocks", "union of blocks", "blocks in a window")  # fmt: skip
+              "bigbird 5", "random blocks", "axial", "axial, columns", "blocks", "union of blocks", "blocks in a window",
+              "longformer by hand")  # fmt: skip
     for length, keys in ((64, 64), (41, 64), (64, 41)):
         arrays = [normal((n, 8), np.float32, role, "cost") for n, role in ((length, "q"), (keys, "k"), (keys, "v"))]
         padding = np.arange(keys) < keys - 9
         patterns = {name: cases(length, keys)[name] for name in listed}
         with monkeypatch.context() as change:
+            change.setattr(P.Pattern, "_see", lambda *_: pytest.fail("looks at the matrix"))
+            for name, pattern in cases(length, keys).items():
+                if name not in listed:
+                    ruvector.sparse_attention(*arrays, pattern)
             for kind in {type(p) for p in patterns.values()}:
-                change.setattr(kind, "_see", lambda *_: pytest.fail("looks at pairs"))
+                change.setattr(kind, "_runs", lambda *_: pytest.fail("looks at pairs"))
             for pattern in patterns.values():
                 for causal, mask in itertools.product((False, True), (None, padding)):
                     ruvector.sparse_attention(*arrays, pattern, causal=causal, mask=mask)
@@ -182,6 +201,9 @@ def test_layouts_of_each_head(isa):
             P.blocks(layout, (16, 16)),
             P.blocks(layout, 16) | P.random_blocks(8, 2),
             P.blocks(layout, 16) & P.local(60),
+            P.blocks(layout, 16) | P.global_tokens([3]),
+            P.local(8) | P.blocks(layout, 16) | P.global_tokens(1),
+            P.local(8) | P.dilated(9, 7) | P.blocks(layout, 16),
         ):
             out = check(pattern, arrays, f"layouts of 3 heads, {shape}")
             seen = P.to_mask(pattern, 70, 90)
@@ -308,7 +330,14 @@ def test_what_each_pattern_shows():
             P.bigbird(5, 3, 1, 2): reference.bigbird_visible(5, 3, 1, 2)(p, j[None], length, keys),
             P.random_blocks(5, 2): reference.bigbird_visible(5, 0, 0, 2)(p, j[None], length, keys),
             P.axial(width=6): (p // 6 == j // 6) | (p % 6 == j % 6),
+            P.strided(1): j <= p,
+            P.strided(500, bidirectional=True): both < 500,
+            P.dilated(6, 1): both <= 3,
+            P.dilated(6, 50): (both <= 150) & (both % 50 == 0),
+            P.global_tokens([]): np.zeros((length, keys), bool),
         }
+        layout = cells(-(-length // 4), -(-keys // 7), 0.5, "shows")
+        expected[P.blocks(layout, (4, 7))] = np.repeat(np.repeat(layout, 4, 0), 7, 1)[:length, :keys]
         for pattern, mask in expected.items():
             np.testing.assert_array_equal(P.to_mask(pattern, length, keys), mask, repr(pattern))
 
@@ -328,6 +357,79 @@ def test_union_intersection_and_density():
     assert P.union(three[0]) is three[0]
     assert P.density(P.local(1), 0) == 0
     assert P.density(P.sliding(1), 8) == 1 / 8
+
+
+def test_windows_wider_than_any_sequence():
+    for huge in (2**40, 2**62, 2**63 - 1):
+        assert P.to_mask(P.local(huge), 3, 5).all()
+        assert P.density(P.local(huge) | P.global_tokens(1), 4) == 1
+        assert P.to_mask(P.dilated(huge, 2), 2, 5).tolist() == [[False, True] * 2 + [False], [True, False] * 2 + [True]]
+
+
+def test_unions_of_windows_tokens_and_blocks_take_no_matrix():
+    """100,000 positions: the matrix would have 10 GB."""
+    n = 100_000
+    query, key, value = (normal((n, 4), np.float32, role, "long union") for role in "qkv")
+    parts = P.local(12), P.global_tokens([0, 50_001]), P.random_blocks(64, 2)
+    pattern = P.union(*parts)
+    out = np.empty_like(value)
+    assert peak_allocation(lambda: ruvector.sparse_attention(query, key, value, pattern, out=out)) < n * n / 100
+    at, blocks = np.array([0, 1, 16, 47_777, 50_001, n - 1]), np.arange(n) // 64
+    layout = parts[2]._layout(np.arange(-(-n // 64)), n)
+    j = np.arange(n)
+    seen = (
+        (np.abs(at[:, None] - j) <= 6)
+        | np.isin(j, [0, 50_001])
+        | np.isin(at, [0, 50_001])[:, None]
+        | layout[at // 64][:, blocks]
+    )
+    expected = reference.attend(query[at], key, value, seen)
+    reference.within(out[at], expected.out, expected.merged_bound(), "rows of a long union")
+    shares = [P.density(p, n) for p in (parts[0], parts[2], pattern)]
+    assert abs(shares[0] - (13 * n - 42) / n**2) < 1e-15
+    assert max(shares[:2]) < shares[2] < shares[0] + shares[1] + 4 / n
+
+
+@pytest.mark.parametrize("piece", (1, 7, 300))
+def test_forms_do_not_depend_on_the_pieces_they_are_made_in(piece, monkeypatch):
+    for length, keys in ((40, 40), (7, 45), (40, 25)):
+        arrays = [normal((n, 8), np.float32, role, "pieces") for n, role in ((length, "q"), (keys, "k"), (keys, "v"))]
+        whole = [
+            (ruvector.sparse_attention(*arrays, p), P.density(p, length, keys)) for p in cases(length, keys).values()
+        ]
+        with monkeypatch.context() as change:
+            change.setattr(_runs, "PIECE", piece)
+            for (name, pattern), (out, density) in zip(cases(length, keys).items(), whole, strict=True):
+                assert same_bits(ruvector.sparse_attention(*arrays, pattern), out), name
+                assert P.density(pattern, length, keys) == density == P.to_mask(pattern, length, keys).mean(), name
+
+
+def test_runs_are_sets_of_pairs():
+    """Unions, differences and intersections of runs that overlap, touch and come in any order."""
+    for case in range(60):
+        rng = generator("runs", case)
+        count, keys = rng.integers(1, 6), rng.integers(1, 12)
+        sets, masks = [], []
+        for _ in range(3):
+            row, first = rng.integers(0, count, 8), rng.integers(0, keys, 8)
+            last = rng.integers(first, keys + 1)
+            sets.append(_runs.spans(row, first, last, keys))
+            mask = np.zeros((count, keys), bool)
+            for i, a, b in zip(row, first, last):
+                mask[i, a:b] = True
+            masks.append(mask)
+        a, b, c = masks
+        for found, expected in (
+            (_runs.merged(sets[0]), a),
+            (_runs.merged(_runs.joined(*sets[:2]), sets[2]), (a | b) & ~c),
+            (_runs.common(*sets[:2]), a & b),
+            (_runs.of_matrix(a), a),
+        ):
+            np.testing.assert_array_equal(_runs.matrix(found, count, keys), expected)
+            assert int((found[1] - found[0]).sum()) == expected.sum(), "disjoint"
+            counts, indices = _runs.rows_of(_runs.merged(found), count, keys)
+            np.testing.assert_array_equal(counts, expected.sum(1))
+            np.testing.assert_array_equal(indices, np.nonzero(expected)[1])
 
 
 def test_from_mask_and_from_csr_are_inverses_of_to_mask():

@@ -25,7 +25,8 @@ static void hyp_get(const void *wide, int i, rv_pair *x)
 
 static void hyp_set(void *wide, int i, const rv_pair *x)
 {
-    w_place((real *)wide + 2 * (i / RV_LANES * RV_LANES), i % RV_LANES, x->head, x->tail);
+    const unsigned at = (unsigned)i;    /* whose quotient is a shift */
+    w_place((real *)wide + 2 * (at / RV_LANES * RV_LANES), (int)(at % RV_LANES), x->head, x->tail);
 }
 
 /* Rows of doubles padded with zeros. */
@@ -209,6 +210,21 @@ static uint64_t hyp_weights(const rv_hyp *h, const void *norms, int count, void 
             care |= lane_bits(m_not(good), count - j) << j;
     }
     return care;
+}
+
+/* Bits of the points whose time component, of reals in whole vectors, is not within a relative tolerance of its weight, and of some
+ * that are by a hair. */
+static uint64_t hyp_times(const void *times, const void *weights, int count, double tolerance)
+{
+    const vwide share = x_set1(tolerance * (1 - 0x1p-20), 0);
+    uint64_t odd = 0;
+    for (int j = 0; j < count; j += RV_LANES) {
+        vwide w = x_load((const real *)weights + 2 * j), step = x_sub(x_widen(v_load((const real *)times + j)), w);
+        vmask good = v_le(v_abs(x_head(step)), x_head(x_mul(w, share)));
+        if (m_any(m_not(good)))
+            odd |= lane_bits(m_not(good), count - j) << j;
+    }
+    return odd;
 }
 
 /* Between these the steps of hyp_arc neither overflow nor lose digits to underflow; below the last, 2 sqrt(t) is all there is. */

@@ -51,6 +51,7 @@ const rv_kernels RV_TABLE = {
     .hyp_sums = hyp_sums,
     .hyp_rows = hyp_rows,
     .hyp_weights = hyp_weights,
+    .hyp_times = hyp_times,
     .hyp_finish = hyp_finish,
     .graph_half_row = graph_half_row,
     .graph_halves = graph_halves,

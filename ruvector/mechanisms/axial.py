@@ -11,7 +11,7 @@ from ruvector import _lowering as low
 from ruvector._options import flag
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector.functional import attention_score, documented, merge_states
-from ruvector.mechanisms.sparse import attend, checked, checked_pair, hide, weights
+from ruvector.mechanisms.sparse import attend, checked, checked_pair, hide, one_head, weights
 
 
 class _Grid:
@@ -234,5 +234,6 @@ add_type(
     ),
     fn=_attend,
     score=_score,
+    products=one_head,
     weights=_weights,
 )

@@ -60,6 +60,9 @@ def poincare_attention(
 
     Notes
     -----
+    ``w_j = softmax_j(-scale * d(q, k_j))`` and ``m / (1 + sqrt(1 - c|m|^2))`` with ``m = sum_j w_j l_j v_j / sum_j w_j (l_j - 1)`` and
+    ``l_j = 2 / (1 - c|v_j|^2)``, the gyromidpoint.
+
     ``2 L S (d + dv)`` operations, O(block) memory a thread. Distances are those of `hyperbolic_cdist`; softmax and averages
     are float64. A result is off by at most ``16 u kappa r`` and a rounding of its dtype, kappa being the largest logit and r the
     radius; in float64 also by ``(16 + 16 kappa) (2 + l) u r`` with ``l = 2 / (1 - c|v|^2)`` of the value next to the sphere.
@@ -123,6 +126,9 @@ def lorentz_attention(
 
     Notes
     -----
+    ``w_j = softmax_j(-scale * d(q, k_j))`` and ``s / sqrt(-c <s, s>)`` with ``s = sum_j w_j v_j`` and the Minkowski product, the Lorentz
+    centroid.
+
     ``2 L S (d + dv)`` operations, O(block) memory a thread. Distances are those of `lorentz_cdist`; softmax and averages are
     float64. Hidden keys and values may be anything. From Gulcehre et al. 2019 [1]_, with the average of Law et al. 2019 (PMLR
     97) and Chen et al. 2022, arXiv:2105.14686.
@@ -207,6 +213,24 @@ def _mixed_score(query, key, *, curvature, euclidean_dim, euclidean_weight, hype
         distance = _pair_distances(query[..., part:], key[..., part:], _BALL, curvature, True)
         score = score - hyperbolic_weight * distance**2
     return ((1.0 if scale is None else scale) * score).astype(dtype)[()]
+
+
+def _mixed_table(query, key, *, curvature, euclidean_dim, euclidean_weight, hyperbolic_weight, scale, value_euclidean_dim):
+    if np.ndim(curvature):
+        own = {"euclidean_dim": euclidean_dim, "value_euclidean_dim": value_euclidean_dim, "scale": scale}
+        own |= {"euclidean_weight": euclidean_weight, "hyperbolic_weight": hyperbolic_weight}
+        return _mixed_score(query[:, None], key, curvature=curvature, **own)
+    curvature = float(_curvatures(curvature))
+    query, key, dtype = _pair(query[:, None], key, ("query", "key"))
+    query, part = query[:, 0], _split(query.shape[-1], euclidean_dim, "euclidean_dim")
+    score = np.empty((len(query), len(key)))
+    for one, row in zip(query[:, :part], score):
+        row[...] = _square(one - key[:, :part])[:, 0]
+    score *= -euclidean_weight
+    if part < query.shape[-1]:
+        distance = _hyperbolic.cdist(query[:, part:], key[:, part:], _BALL, curvature, True, ("query", "key"))
+        score -= hyperbolic_weight * distance**2
+    return ((1.0 if scale is None else scale) * score).astype(dtype)
 
 
 def _mixed_fits(width, /, curvature, euclidean_dim, **own):
@@ -467,6 +491,7 @@ def _register():
         ),
         _mixed_attention,
         score=_mixed_score,
+        table=_mixed_table,
         weights=_mixed_weights,
         fits=_mixed_fits,
     )

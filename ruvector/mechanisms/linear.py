@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ruvector import _coerce
+from ruvector import _coerce, _primitives
 from ruvector._options import flag, number
 from ruvector._random import projection as drawn
 from ruvector._registry import add_type, get_attention
@@ -541,9 +541,67 @@ def _score(name):
     return score
 
 
+# Sums of products of features below which a pair is scored by itself: exponentials that vanish here have no digits left there.
+_VANISHING = 1e-250
+
+
+def _linear_table(query, key, *, scale, feature_map):
+    def features(x):
+        x = x.astype(float)
+        over = np.maximum(x, 0)
+        if feature_map == "relu":
+            return over
+        np.minimum(x, 0, out=x)
+        # x + 1 above 0, exp(x) below
+        return np.add(_primitives.exp(x, out=x), over, out=x)
+
+    return _primitives.scores(features(query), features(key), 1.0)
+
+
+def _projected(x, root, projection, num_features, orthogonal):
+    """Rows (n, d) times a root of the scale, and their products with the features (n, m): no bit depends on another row."""
+    x = x.astype(float) * root
+    if projection is None:
+        projection = drawn(num_features, x.shape[-1], orthogonal, None)
+    return x, _primitives.scores(x, np.ascontiguousarray(projection), 1.0)
+
+
+def _performer_table(query, key, *, scale, num_features, orthogonal, projection):
+    root = math.sqrt(1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    parts = []
+    for x in (query, key):
+        x, logs = _projected(x, root, projection, num_features, orthogonal)
+        most = logs.max(-1)
+        logs -= most[:, None]
+        parts.append((_primitives.exp(logs, out=logs), most - (x * x).sum(-1) / 2))
+    (q, q_log), (k, k_log) = parts
+    total = _primitives.scores(q, k, 1 / q.shape[-1])
+    score = _primitives.log(np.maximum(total, _VANISHING)) + q_log[:, None] + k_log
+    rows, columns = np.nonzero(total < _VANISHING)
+    if len(rows):
+        own = {"num_features": num_features, "orthogonal": orthogonal, "projection": projection, "scale": scale}
+        score[rows, columns] = _score("performer")(query[rows], key[columns], **own)
+    return score
+
+
+def _random_feature_table(query, key, *, scale, num_features, orthogonal, projection):
+    root, parts = math.sqrt(1.0 if scale is None else scale), []
+    for x in (query, key):
+        x = x.astype(float)
+        length = np.sqrt((x * x).sum(-1, keepdims=True))
+        _, angles = _projected(x / np.where(length == 0, 1, length), root, projection, num_features, orthogonal)
+        angles *= 1 / math.pi
+        parts.append(np.concatenate([_primitives.cospi(angles), _primitives.sinpi(angles)], -1))
+    return _primitives.scores(*parts, 1 / (parts[0].shape[-1] // 2))
+
+
+_TABLES = {"linear": _linear_table, "performer": _performer_table, "random_feature": _random_feature_table}
+
+
 def _register():
     for name in _TYPES:
-        add_type(name, score=_score(name), share=name != "performer")  # performer's score is a logarithm
+        # performer's score is a logarithm
+        add_type(name, score=_score(name), table=_TABLES[name], share=name != "performer")
 
 
 _register()

@@ -9,7 +9,7 @@ import numpy as np
 from ruvector import _coerce, _rotary
 from ruvector._options import flag, number
 from ruvector._random import glorot
-from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
+from ruvector._registry import AttentionRecord, AttentionType, Parameter, add_type, get_attention
 from ruvector._rotary import RopeScaling
 from ruvector.functional import COMMON_OPTIONS, attention_score, documented
 
@@ -325,6 +325,23 @@ def _rope_score(query, key, *, num_heads, num_kv_heads, scale, **own):
     return _plain_score(query, key, num_heads, num_kv_heads, scale)
 
 
+def _grouped(scale, num_heads, num_kv_heads):
+    return AttentionType("grouped_query", num_heads=num_heads, num_kv_heads=num_kv_heads or num_heads, scale=scale)
+
+
+def _rope_products(*, num_heads, num_kv_heads, scale, base, interleaved, rotary_dim, scaling):
+    factor = rope(np.ones(2), np.zeros(()), base=base, scaling=scaling)[0]
+    return _grouped(scale, num_heads, num_kv_heads) if factor == 1 else None
+
+
+def _plain_products(*, num_heads, num_kv_heads, scale, **own):
+    return _grouped(scale, num_heads, num_kv_heads)
+
+
+def _t5_products(*, num_heads, num_kv_heads, scale, **own):
+    return _grouped(1.0 if scale is None else scale, num_heads, num_kv_heads)
+
+
 def _score_heads(query, key, num_heads, num_kv_heads):
     """num_kv_heads, after the checks of the shapes of a pair (..., width)."""
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -487,6 +504,11 @@ def _t5_score(query, key, *, num_heads, num_kv_heads, scale, num_buckets, max_di
     return query.dtype.type(score + _t5_table(bias, num_buckets, num_heads)[0].mean())
 
 
+def _t5_offset(queries, *, num_heads, num_buckets, max_distance, bidirectional, bias, **own):
+    _t5_buckets(np.zeros(1, np.int64), bidirectional is not False, num_buckets, max_distance)
+    return _t5_table(bias, num_buckets, num_heads)[0].mean()
+
+
 def _embeddings(table, name, max_distance, num_heads, width):
     """Embeddings (1 or num_heads, 2 * max_distance + 1, width), float64."""
     rows = 2 * max_distance + 1
@@ -600,13 +622,23 @@ def _relative_weights(
 def _relative_score(query, key, *, num_heads, num_kv_heads, scale, max_distance, key_embedding, value_embedding):
     """With the embedding of distance 0."""
     num_kv_heads = _score_heads(query, key, num_heads, num_kv_heads)
+    term = _relative_term(query, num_heads, scale, max_distance, key_embedding)
+    with np.errstate(all="ignore"):
+        score = _plain_score(query, key, num_heads, num_kv_heads, scale) + term
+    return score.astype(query.dtype)[()]
+
+
+def _relative_term(query, num_heads, scale, max_distance, key_embedding):
+    """What a query (..., width) scores with the embedding of distance 0 (...)."""
     head_dim = query.shape[-1] // num_heads
     here = _embeddings(key_embedding, "key_embedding", max_distance, num_heads, head_dim)[:, max_distance]
     scale = 1 / math.sqrt(head_dim) if scale is None else scale
     with np.errstate(all="ignore"):
-        term = scale * (_heads_of(query.astype(np.float64), num_heads) * here).sum((-1, -2)) / num_heads
-        score = _plain_score(query, key, num_heads, num_kv_heads, scale) + term
-    return score.astype(query.dtype)[()]
+        return scale * (_heads_of(query.astype(np.float64), num_heads) * here).sum((-1, -2)) / num_heads
+
+
+def _relative_offset(queries, *, num_heads, scale, max_distance, key_embedding, **own):
+    return _relative_term(queries, num_heads, scale, max_distance, key_embedding)[:, None]
 
 
 # Functions -----------------------------------------------------------------------------------------------------------
@@ -1012,6 +1044,7 @@ def _register():
         ),
         _rope_type,
         score=_rope_score,
+        products=_rope_products,
         weights=_rope_weights,
         fits=_rope_fits,
     )
@@ -1032,6 +1065,7 @@ def _register():
         ),
         _xpos_type,
         score=_xpos_score,
+        products=_plain_products,
         weights=_xpos_weights,
         fits=_fits(_xpos_score),
     )
@@ -1052,6 +1086,8 @@ def _register():
         ),
         _relative_type,
         score=_relative_score,
+        products=_plain_products,
+        offset=_relative_offset,
         weights=_relative_weights,
         fits=_fits(_relative_score),
     )
@@ -1073,6 +1109,8 @@ def _register():
         ),
         _t5_type,
         score=_t5_score,
+        products=_t5_products,
+        offset=_t5_offset,
         weights=_t5_weights,
         fits=_fits(_t5_score),
     )

@@ -9,7 +9,7 @@ from ruvector._options import flag, number
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector.mechanisms.dense import Block, Form, type_of
 from ruvector.mechanisms.positions import _Call, _heads_of
-from ruvector.mechanisms.weights import _described, _products, softmax_rows
+from ruvector.mechanisms.weights import _described, _plain, _products, softmax_rows
 
 
 def _branch(query, key, value, core, mask, training, rng):
@@ -462,7 +462,7 @@ def _register():
         ),
     ):
         record = AttentionRecord(name, (), "O(n\u00b2)", best, "residual", parameters, reference)
-        add_type(record, fn, score=_products, weights=_branch_weights)
+        add_type(record, fn, score=_products, products=_plain, weights=_branch_weights)
     add_type(
         AttentionRecord(
             "realformer",
@@ -475,6 +475,7 @@ def _register():
         ),
         **type_of(_realformer, heads=True),
         score=_products,
+        products=_plain,
     )
     add_type(
         AttentionRecord(
@@ -492,6 +493,7 @@ def _register():
         ),
         **type_of(_adaptive_span, heads=True),
         score=_products,
+        products=_plain,
     )
 
 

@@ -8,6 +8,7 @@ from ruvector._attention import scaled_dot_product_attention as attend
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector.functional import attention_score, documented
 from ruvector.mechanisms import _rows
+from ruvector.mechanisms.sparse import one_head
 
 
 def _lse(query, key, scale, bias):
@@ -250,6 +251,7 @@ def _register():
         ),
         _sinkhorn,
         score=_score,
+        products=one_head,
         weights=_weights,
         lacks=("causal", "dropout"),
     )

@@ -9,7 +9,7 @@ import numpy as np
 from ruvector import _coerce, patterns
 from ruvector import _lowering as low
 from ruvector._options import flag, number
-from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
+from ruvector._registry import AttentionRecord, AttentionType, Parameter, add_type, get_attention
 from ruvector.functional import attention_score, documented
 
 
@@ -80,6 +80,11 @@ def weights(pattern, query, keys, mask, causal, scale):
     return result[..., 0, :] if single else result
 
 
+def one_head(*, scale, **own):
+    """What `products_of` returns for types that differ from scaled_dot in the pattern alone."""
+    return AttentionType("scaled_dot", scale=scale)
+
+
 def _type(build):
     """What `add_type` asks of a type whose own parameters make a pattern."""
 
@@ -95,7 +100,7 @@ def _type(build):
     def fits(width, /, **own):
         build(**own)
 
-    return {"fn": run, "score": score, "weights": shares, "fits": fits}
+    return {"fn": run, "score": score, "products": one_head, "weights": shares, "fits": fits}
 
 
 def _sparse(pattern, stride, summary, bidirectional):
@@ -173,7 +178,8 @@ def sparse_attention(
 
     ``2 (d + dv)`` operations for each pair that the pattern shows: O(n sqrt(n)) in all with the stride's default. Windows, block
     layouts and residue classes run in the tiled kernel, other patterns gather their keys; states over disjoint keys are merged. The
-    form is found once for a Pattern and lengths, of gathered keys from the boolean matrix in O(L S) time.
+    form is found once for a Pattern and lengths, in time and memory of the pairs that are gathered. Of a union with a window, what the
+    window, global tokens and whole blocks show runs as such: BigBird and Longformer may be put together by hand.
     With dropout, the pattern becomes a mask of O(L S) bytes. Error, hidden positions and rows that see nothing as in
     `scaled_dot_product_attention`; merging adds a rounding.
 
