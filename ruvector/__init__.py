@@ -36,23 +36,20 @@ from ruvector._registry import (
     register,
 )
 from ruvector._rotary import RopeScaling
+from ruvector._scores import attention_score, attention_scores
+from ruvector._states import AttentionState, merge_states, partial_attention
 from ruvector.cache import AttentionCache, KVCache
 from ruvector.csr import CSRGraph
 from ruvector.functional import (
-    AttentionState,
     alibi_attention,
     attention,
-    attention_score,
-    attention_scores,
     causal_attention,
     cross_attention,
     flash_attention,
     grouped_query_attention,
     local_attention,
-    merge_states,
     multi_head_attention,
     multi_query_attention,
-    partial_attention,
     scaled_dot_attention,
     scaled_dot_product_attention,
     self_attention,

@@ -21,7 +21,7 @@ from ruvector._registry import (
     table_of,
     weighs_itself,
 )
-from ruvector.functional import _score_options, attention_score, attention_scores
+from ruvector._scores import attention_score, attention_scores, score_options
 
 # Scores that are held at a time, and rows that a score function of Python sees at once: its temporaries have their width.
 HELD = 1 << 22
@@ -78,7 +78,7 @@ class Scorer:
     )
 
     def __init__(self, attention_type, dim, params):
-        call = _score_options(attention_type, params)
+        call = score_options(attention_type, params)
         given = {**(attention_type.params if isinstance(attention_type, AttentionType) else {}), **params}
         self.type = AttentionType(call.name, **given)
         self.dim = dim

@@ -10,7 +10,9 @@ from ruvector import _coerce, patterns
 from ruvector import _lowering as low
 from ruvector._options import flag
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import attention_score, documented, merge_states
+from ruvector._scores import attention_score
+from ruvector._states import merge_states
+from ruvector.functional import documented
 from ruvector.mechanisms.sparse import attend, checked, checked_pair, hide, one_head, weights
 
 

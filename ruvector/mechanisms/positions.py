@@ -11,7 +11,8 @@ from ruvector._options import flag, number
 from ruvector._random import glorot
 from ruvector._registry import AttentionRecord, AttentionType, Parameter, add_type, get_attention
 from ruvector._rotary import RopeScaling
-from ruvector.functional import COMMON_OPTIONS, attention_score, documented
+from ruvector._scores import attention_score
+from ruvector.functional import COMMON_OPTIONS, documented
 
 # What `bias` and `key_embedding` are drawn from when nobody gives them.
 _SEED = 42

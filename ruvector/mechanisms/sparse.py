@@ -10,7 +10,8 @@ from ruvector import _coerce, patterns
 from ruvector import _lowering as low
 from ruvector._options import flag, number
 from ruvector._registry import AttentionRecord, AttentionType, Parameter, add_type, get_attention
-from ruvector.functional import attention_score, documented
+from ruvector._scores import attention_score
+from ruvector.functional import documented
 
 
 def hide(seen, mask):

@@ -11,7 +11,8 @@ from ruvector._options import flag
 from ruvector._primitives import entmax, softmax
 from ruvector._random import glorot
 from ruvector._registry import AttentionRecord, AttentionType, Parameter, add_type, get_attention
-from ruvector.functional import COMMON_OPTIONS, attention_score, documented
+from ruvector._scores import attention_score
+from ruvector.functional import COMMON_OPTIONS, documented
 from ruvector.mechanisms.dense import Block, Form, type_of
 from ruvector.mechanisms.positions import _score_heads
 
