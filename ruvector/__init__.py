@@ -86,6 +86,8 @@ from ruvector.mechanisms.linear import (
     random_feature_attention,
 )
 from ruvector.mechanisms.lowrank import linformer_attention, nystrom_attention
+from ruvector.mechanisms.positions import rope, rope_attention, xpos_attention
+from ruvector.mechanisms.relative import relative_attention, t5_attention
 from ruvector.mechanisms.memory import CompressiveMemory, FeedbackMemory, compressive_attention, feedback_attention
 from ruvector.mechanisms.moe import (
     ExpertLoad,
@@ -98,7 +100,6 @@ from ruvector.mechanisms.moe import (
     router_z_loss,
 )
 from ruvector.mechanisms.moe_attention import moe_attention
-from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
 from ruvector.mechanisms.product_key import product_key_attention
 from ruvector.mechanisms.sinkhorn import sinkhorn_attention, sparse_sinkhorn_attention
 from ruvector.mechanisms.residual import (

@@ -7,8 +7,8 @@ import numpy as np
 from ruvector import _coerce
 from ruvector._options import flag, number
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
+from ruvector.mechanisms._heads import Call, heads_of
 from ruvector.mechanisms.dense import Block, Form, type_of
-from ruvector.mechanisms.positions import _Call, _heads_of
 from ruvector.mechanisms.weights import _described, _plain, _products, softmax_rows
 
 
@@ -376,9 +376,9 @@ def realformer_logits(query, key, num_heads=8, *, previous=None, scale=None):
     query, key = _coerce.pair(query, key, "query", "key")
     if query.ndim < 2:
         raise ValueError(f"query must have shape (..., L, num_heads * d), got {query.shape}")
-    call = _Call(query, key, key, None, own["num_heads"], own["num_heads"], False, own["scale"])
+    call = Call(query, key, key, None, own["num_heads"], own["num_heads"], False, own["scale"])
     out = _previous(call, own["previous"]).copy()
-    query, key = (_heads_of(x, call.num_heads).swapaxes(-2, -3) for x in (call.query, call.key))
+    query, key = (heads_of(x, call.num_heads).swapaxes(-2, -3) for x in (call.query, call.key))
     with np.errstate(all="ignore"):
         out += (query * query.dtype.type(call.scale)) @ key.swapaxes(-1, -2)
     return out.astype(call.dtype, copy=False)

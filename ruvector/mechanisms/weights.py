@@ -13,8 +13,8 @@ from ruvector._random import glorot
 from ruvector._registry import AttentionRecord, AttentionType, Parameter, add_type, get_attention
 from ruvector._scores import attention_score
 from ruvector.functional import COMMON_OPTIONS, documented
+from ruvector.mechanisms._heads import score_heads
 from ruvector.mechanisms.dense import Block, Form, type_of
-from ruvector.mechanisms.positions import _score_heads
 
 # Numbers that nobody gave are those of rv_draw_run with this seed and the ones after it.
 _SEED = 42
@@ -122,7 +122,7 @@ def _additive(call, hidden, w_q, w_k, v):
 
 
 def _additive_score(query, key, *, hidden, w_q, w_k, v, scale):
-    _score_heads(query, key, 1, 1)
+    score_heads(query, key, 1, 1)
     w_q, w_k, v = _additive_weights_of(query.shape[-1], hidden, w_q, w_k, v)
     score = np.tanh(query.astype(float) @ w_q + key.astype(float) @ w_k) @ v * (1.0 if scale is None else scale)
     return score.astype(query.dtype) if np.ndim(score) else query.dtype.type(score)
@@ -190,7 +190,7 @@ def _talking(call, w_logits, w_weights):
 
 def _talking_score(query, key, *, num_heads, w_logits, w_weights, scale):
     """Mean over heads of the mixed logits."""
-    _score_heads(query, key, num_heads, num_heads)
+    score_heads(query, key, num_heads, num_heads)
     width = query.shape[-1] // num_heads
     parts = [x.astype(float).reshape(*x.shape[:-1], num_heads, width) for x in (query, key)]
     score = (parts[0] * parts[1]).sum(-1) * (1 / math.sqrt(width) if scale is None else scale)
