@@ -26,16 +26,18 @@ class UnknownAttentionType(ValueError, LookupError):
 
 
 # What is said of the range of parameters that have no limits.
-_RANGES = MappingProxyType({
-    "bool": "True or False",
-    "array": "an array",
-    "nonzero": "a number other than 0, or an array of them",
-    "graph": "edges",
-    "rope_scaling": "a RopeScaling",
-    "pattern": "a Pattern",
-    "tokens": "a count, or positions",
-    "layout": "boolean blocks",
-})
+_RANGES = MappingProxyType(
+    {
+        "bool": "True or False",
+        "array": "an array",
+        "nonzero": "a number other than 0, or an array of them",
+        "graph": "edges",
+        "rope_scaling": "a RopeScaling",
+        "pattern": "a Pattern",
+        "tokens": "a count, or positions",
+        "layout": "boolean blocks",
+    }
+)
 # Kinds of parameters that are checked where they are used.
 _OWN_CHECKS = MappingProxyType({"pattern": _coerce.pattern, "tokens": _coerce.tokens, "layout": _coerce.layout})
 
@@ -161,7 +163,18 @@ def _read_catalog():
 
 
 # The usage guide's rows, which come first.
-_GUIDE = ("scaled_dot", "multi_head", "flash_v2", "linear", "gat", "sparse", "moe", "cross", "sliding_window", "poincare")
+_GUIDE = (
+    "scaled_dot",
+    "multi_head",
+    "flash_v2",
+    "linear",
+    "gat",
+    "sparse",
+    "moe",
+    "cross",
+    "sliding_window",
+    "poincare",
+)
 
 _compiled: list[AttentionRecord] = _read_catalog()
 _shared = frozenset(row["name"] for row in catalog() if row["shared"])
@@ -381,7 +394,9 @@ def resolve(name, options) -> tuple[AttentionRecord, dict, dict]:
             if record.name in _index and isinstance(own[key], int) and own[key] >= _MOST:
                 raise ValueError(f"{key} must be less than {_MOST:.0e}, got {value}")
         elif key not in shared:
-            raise TypeError(f"attention type {record.name!r} has no option {key!r}; it has {', '.join([*own, *shared])}")
+            raise TypeError(
+                f"attention type {record.name!r} has no option {key!r}; it has {', '.join([*own, *shared])}"
+            )
         elif key == "causal":
             common[key] = flag(value, key)
         elif key == "scale":
@@ -492,7 +507,9 @@ class _Resolved:
     __slots__ = ()
 
     def __setattr__(self, name, value):
-        raise AttributeError(f"a resolved attention cannot be changed; resolve another with get_attention({self.name!r}, ...)")
+        raise AttributeError(
+            f"a resolved attention cannot be changed; resolve another with get_attention({self.name!r}, ...)"
+        )
 
     def _key(self):
         return (self.name, tuple((k, _hashable(v)) for k, v in self.params.items()))

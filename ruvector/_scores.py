@@ -80,7 +80,8 @@ def pair_scores(call, query, key):
     _coerce._few_axes(len(lead) + 1, query, key)
     dtype = query.dtype
     query, key = (
-        _coerce.plain(np.broadcast_to(x, (*lead, x.shape[-1])), np.dtype(_coerce.computed_in(dtype))) for x in (query, key)
+        _coerce.plain(np.broadcast_to(x, (*lead, x.shape[-1])), np.dtype(_coerce.computed_in(dtype)))
+        for x in (query, key)
     )
     score = call._score(query, key)
     return score.astype(dtype) if isinstance(score, np.ndarray) else dtype.type(score)

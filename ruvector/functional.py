@@ -95,7 +95,9 @@ def varlen_attention(
     query, key, value = _coerce.inputs(query, key, value)
     shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
     if query.ndim != 3 or key.ndim != 3 or value.ndim != 3:
-        raise ValueError(f"expected query (total_q, H, d), key (total_k, G, d) and value (total_k, G, dv), got {shapes}")
+        raise ValueError(
+            f"expected query (total_q, H, d), key (total_k, G, d) and value (total_k, G, dv), got {shapes}"
+        )
     if query.shape[2] < 1:
         raise ValueError(f"head_dim must be at least 1, got {shapes}")
     if query.shape[2] != key.shape[2]:
@@ -104,7 +106,9 @@ def varlen_attention(
         raise ValueError(f"Keys and values must have same length: {key.shape[0]} vs {value.shape[0]}")
     for x, name in ((key, "key"), (value, "value")):
         if x.shape[1] < 1 or query.shape[1] % x.shape[1]:
-            raise ValueError(f"the {query.shape[1]} query heads must be a multiple of the {x.shape[1]} {name} heads ({shapes})")
+            raise ValueError(
+                f"the {query.shape[1]} query heads must be a multiple of the {x.shape[1]} {name} heads ({shapes})"
+            )
     starts_q = _starts(cu_seqlens_q, "cu_seqlens_q", query.shape[0], "query")
     starts_k = _starts(cu_seqlens_k, "cu_seqlens_k", key.shape[0], "key")
     if len(starts_q) != len(starts_k):
@@ -114,7 +118,9 @@ def varlen_attention(
     slopes = None if alibi_slopes is None else float64_array(alibi_slopes, "alibi_slopes")
     return_lse = flag(return_lse, "return_lse")
     softcap = softcap_of(softcap)
-    return _attention.varlen(query, key, value, starts_q, starts_k, scale, causal, softcap, window, slopes, return_lse, out)
+    return _attention.varlen(
+        query, key, value, starts_q, starts_k, scale, causal, softcap, window, slopes, return_lse, out
+    )
 
 
 COMMON_OPTIONS = """mask : array_like, optional
@@ -142,7 +148,9 @@ def documented(function, common=COMMON_OPTIONS, **texts):
 
 
 @documented
-def attention(query, key, value, attention_type="scaled_dot", *, mask=None, training=False, rng=None, out=None, **params):
+def attention(
+    query, key, value, attention_type="scaled_dot", *, mask=None, training=False, rng=None, out=None, **params
+):
     """Attention of any type of `attention_types`, by name.
 
     Parameters
@@ -379,7 +387,18 @@ def flash_attention(
 
 @documented
 def scaled_dot_attention(
-    query, key, value, *, softcap=0.0, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+    query,
+    key,
+    value,
+    *,
+    softcap=0.0,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
 ):
     """Scaled dot-product attention with batch axes: ``softmax(scale * query @ key.T) @ value``.
 
@@ -416,7 +435,9 @@ def scaled_dot_attention(
 
 
 @documented
-def cross_attention(query, key, value, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None):
+def cross_attention(
+    query, key, value, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+):
     """Attention of one sequence over another: queries from one source, keys and values from a second.
 
     Parameters
@@ -700,7 +721,18 @@ def alibi_attention(
 
 @documented
 def sliding_window_attention(
-    query, key, value, window_size=256, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+    query,
+    key,
+    value,
+    window_size=256,
+    *,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
 ):
     """Causal attention over the last `window_size` positions.
 
@@ -741,7 +773,18 @@ def sliding_window_attention(
 
 @documented
 def local_attention(
-    query, key, value, window_size=256, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+    query,
+    key,
+    value,
+    window_size=256,
+    *,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
 ):
     """Attention over a window centred on the query.
 

@@ -487,7 +487,9 @@ def test_models_with_fewer_key_heads_run():
 # Docstrings ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["attention", "builder", "config", "layers", "models", "pipeline", "presets", "stages"])
+@pytest.mark.parametrize(
+    "module", ["attention", "builder", "config", "layers", "models", "pipeline", "presets", "stages"]
+)
 def test_examples_of_the_docstrings_are_right(module):
     found = importlib.import_module(f"ruvector.sdk.{module}")
     result = doctest.testmod(found, optionflags=doctest.NORMALIZE_WHITESPACE)

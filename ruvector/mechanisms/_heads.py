@@ -13,14 +13,18 @@ from ruvector._scores import attention_score
 
 HEADS = (
     Parameter("num_heads", "int", 8, 1, 1024, "slices of the query's last axis"),
-    Parameter("num_kv_heads", "int", None, 1, 1024, "slices of keys and values; divides num_heads, its value when None"),
+    Parameter(
+        "num_kv_heads", "int", None, 1, 1024, "slices of keys and values; divides num_heads, its value when None"
+    ),
 )
 
 
 class Call:
     """Arrays of a call whose shapes fit, in the dtype they are computed in, and the core that attends."""
 
-    def __init__(self, query, key, value, mask, num_heads, num_kv_heads, causal, scale, dropout=0.0, training=False, rng=None):
+    def __init__(
+        self, query, key, value, mask, num_heads, num_kv_heads, causal, scale, dropout=0.0, training=False, rng=None
+    ):
         if query.ndim < 1 or key.ndim < 2 or value.ndim < 2:
             _coerce.refuse_axes(query, key, value)
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -77,7 +81,9 @@ class Call:
         if self.num_heads > 1:
             weights = weights.mean(-3, dtype=np.float64).astype(weights.dtype)
         behind = self.kv_len - weights.shape[-1]
-        return np.concatenate([weights, np.zeros((*weights.shape[:-1], behind), weights.dtype)], -1) if behind else weights
+        return (
+            np.concatenate([weights, np.zeros((*weights.shape[:-1], behind), weights.dtype)], -1) if behind else weights
+        )
 
     def finish(self, result):
         """The result in the dtype of the inputs, without the axis of rows for a single query."""

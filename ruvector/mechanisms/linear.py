@@ -294,7 +294,12 @@ def random_feature_attention(
     True
     """
     call = get_attention(
-        "random_feature", num_features=num_features, orthogonal=orthogonal, projection=projection, causal=causal, scale=scale
+        "random_feature",
+        num_features=num_features,
+        orthogonal=orthogonal,
+        projection=projection,
+        causal=causal,
+        scale=scale,
     )
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
@@ -363,7 +368,9 @@ class LinearState:
     ):
         self.head_dim = number(head_dim, "head_dim", whole=True)
         self.v_dim = self.head_dim if v_dim is None else number(v_dim, "v_dim", whole=True)
-        self.batch = tuple(number(n, "batch", whole=True) for n in (batch if isinstance(batch, (tuple, list)) else (batch,)))
+        self.batch = tuple(
+            number(n, "batch", whole=True) for n in (batch if isinstance(batch, (tuple, list)) else (batch,))
+        )
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise TypeError(f"dtype must be float32 or float64, got {self.dtype}")
@@ -374,7 +381,9 @@ class LinearState:
             raise ValueError(f"batch must be at most 8 sizes of at least 0, got {self.batch}")
         call = get_attention(attention_type, **params)
         if call.name not in _TYPES:
-            raise ValueError(f"attention type {call.name!r} has no state of fixed size; those that have: {', '.join(_TYPES)}")
+            raise ValueError(
+                f"attention type {call.name!r} has no state of fixed size; those that have: {', '.join(_TYPES)}"
+            )
         if "causal" in call.params:
             raise TypeError("LinearState has no option 'causal': attend sees all keys, step those up to its own")
         if call.name != "linear":
@@ -414,7 +423,9 @@ class LinearState:
             x = x[..., None, :]
         if x.ndim != len(self.batch) + 2 or x.shape[:-2] != self.batch or x.shape[-1] != width:
             lead = "".join(f"{n}, " for n in self.batch)
-            raise ValueError(f"{name} must have shape ({lead}n, {width}) or ({lead}{width}{'' if lead else ','}), got {shape}")
+            raise ValueError(
+                f"{name} must have shape ({lead}n, {width}) or ({lead}{width}{'' if lead else ','}), got {shape}"
+            )
         with np.errstate(over="ignore"):
             return _coerce.plain(x, self.dtype), single
 
@@ -462,7 +473,10 @@ class LinearState:
             0 where there are no keys.
         """
         query, single = self._rows(query, "query", self.head_dim)
-        empty = np.empty((*self.batch, 0, self.head_dim), self.dtype), np.empty((*self.batch, 0, self.v_dim), self.dtype)
+        empty = (
+            np.empty((*self.batch, 0, self.head_dim), self.dtype),
+            np.empty((*self.batch, 0, self.v_dim), self.dtype),
+        )
         return self._finish(query, *empty, None, single, out)
 
     def step(self, query, key, value, *, mask=None, out=None):
@@ -508,7 +522,9 @@ class LinearState:
         return self.copy()
 
     def __getstate__(self):
-        return {name: getattr(self, name) for name in self.__slots__ if name != "_states"} | {"_states": self._states.copy()}
+        return {name: getattr(self, name) for name in self.__slots__ if name != "_states"} | {
+            "_states": self._states.copy()
+        }
 
     def __setstate__(self, state):
         for name, value in state.items():

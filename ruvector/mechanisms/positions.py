@@ -98,7 +98,9 @@ def _rotary_dim(rotary_dim, width):
     """Columns to turn of a head of this width."""
     if rotary_dim is None:
         if width % 2:
-            raise ValueError(f"head_dim must be even for its columns to turn in pairs, got {width}; rotary_dim turns some")
+            raise ValueError(
+                f"head_dim must be even for its columns to turn in pairs, got {width}; rotary_dim turns some"
+            )
         return width
     if rotary_dim % 2 or not 2 <= rotary_dim <= width:
         raise ValueError(f"rotary_dim must be an even number between 2 and head_dim {width}, got {rotary_dim}")
@@ -111,7 +113,9 @@ def _positions(positions, shape):
         return np.arange(shape[-1], dtype=np.float64) if shape else np.zeros(())
     given = _coerce.array(positions, "positions")
     if given.ndim > len(shape) or any(n not in (1, m) for n, m in zip(given.shape[::-1], shape[::-1])):
-        raise ValueError(f"positions shape {given.shape} does not broadcast to {tuple(shape)}, the axes of x but the last")
+        raise ValueError(
+            f"positions shape {given.shape} does not broadcast to {tuple(shape)}, the axes of x but the last"
+        )
     places = given.astype(np.float64)
     if not np.isfinite(places).all():
         raise ValueError(f"positions must be finite, got {places[~np.isfinite(places)][0]}")
@@ -423,7 +427,9 @@ def _register():
             parameters=(
                 *HEADS,
                 *turning,
-                Parameter("rotary_dim", "int", None, 2, None, "leading columns of a head that turn, even; all when None"),
+                Parameter(
+                    "rotary_dim", "int", None, 2, None, "leading columns of a head that turn, even; all when None"
+                ),
                 Parameter("scaling", "rope_scaling", None, None, None, "for long sequences: a RopeScaling or its keys"),
             ),
             reference="Su et al. 2021, RoFormer, arXiv:2104.09864",
@@ -445,7 +451,9 @@ def _register():
                 *HEADS,
                 *turning,
                 Parameter("gamma", "float", 0.4, 0, None, "zeta_i = (2i/d + gamma) / (1 + gamma); positive"),
-                Parameter("scale_base", "float", 512.0, 1, None, "products of pair i decay by zeta_i over this distance"),
+                Parameter(
+                    "scale_base", "float", 512.0, 1, None, "products of pair i decay by zeta_i over this distance"
+                ),
             ),
             reference="Sun et al. 2022, A Length-Extrapolatable Transformer, arXiv:2212.10554",
         ),

@@ -10,7 +10,17 @@ from ruvector._options import flag
 from ruvector._random import glorot
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector.functional import COMMON_OPTIONS, documented
-from ruvector.mechanisms._heads import HEADS, Call, cut, fits_of, grouped, heads_of, plain_products, plain_score, score_heads
+from ruvector.mechanisms._heads import (
+    HEADS,
+    Call,
+    cut,
+    fits_of,
+    grouped,
+    heads_of,
+    plain_products,
+    plain_score,
+    score_heads,
+)
 
 # What `bias` and `key_embedding` are drawn from when nobody gives them.
 _SEED = 42
@@ -45,7 +55,11 @@ class _BlockCall(Call):
             core = self._core(len(block.heads), len(block.kv_heads))
         if self.mask is not None:
             mask = self.mask[block.batch]
-            mask = cut(mask[slice(block.heads.start, block.heads.stop) if len(mask) > 1 else slice(None)], block.rows, block.seen)
+            mask = cut(
+                mask[slice(block.heads.start, block.heads.stop) if len(mask) > 1 else slice(None)],
+                block.rows,
+                block.seen,
+            )
             if mask.dtype == bool:
                 bias = np.where(mask, bias, np.array(-np.inf, bias.dtype))
             else:
@@ -117,7 +131,9 @@ def _t5_buckets(distances, bidirectional, num_buckets, max_distance):
         want = "an even number of at least 4, half for each side" if bidirectional else "at least 2"
         raise ValueError(f"num_buckets must be {want}, got {num_buckets}")
     if max_distance <= exact:
-        raise ValueError(f"max_distance must be larger than {exact}, the distances with their own bucket, got {max_distance}")
+        raise ValueError(
+            f"max_distance must be larger than {exact}, the distances with their own bucket, got {max_distance}"
+        )
     away = np.abs(distances) if bidirectional else np.maximum(-distances, 0)
     step = np.log(np.maximum(away, exact) / exact) / math.log(max_distance / exact) * (side - exact)
     buckets = np.where(away < exact, away, np.minimum(exact + step.astype(np.int64), side - 1))
@@ -128,7 +144,9 @@ def _t5_table(bias, num_buckets, num_heads):
     if bias is None:
         return glorot((num_buckets, num_heads), num_buckets + num_heads, _SEED)
     if bias.shape != (num_buckets, num_heads):
-        raise ValueError(f"bias must have shape (num_buckets, num_heads) = {(num_buckets, num_heads)}, got {bias.shape}")
+        raise ValueError(
+            f"bias must have shape (num_buckets, num_heads) = {(num_buckets, num_heads)}, got {bias.shape}"
+        )
     return bias
 
 
@@ -190,7 +208,9 @@ def _relative_bias(call, max_distance, key_embedding):
 
     Products are float64: no error of theirs shows in float32.
     """
-    table = np.swapaxes(_embeddings(key_embedding, "key_embedding", max_distance, call.num_heads, call.head_dim), -1, -2)
+    table = np.swapaxes(
+        _embeddings(key_embedding, "key_embedding", max_distance, call.num_heads, call.head_dim), -1, -2
+    )
     query, _, _ = call.broadcast()
     reach, work = max_distance, call.query.dtype
 
@@ -210,7 +230,10 @@ def _relative_bias(call, max_distance, key_embedding):
         wide[..., right:] = near[..., -1:]
         steps = wide.strides
         return np.lib.stride_tricks.as_strided(
-            wide[..., count - 1 :], (len(heads), count, seen), (steps[0], steps[1] - steps[2], steps[2]), writeable=False
+            wide[..., count - 1 :],
+            (len(heads), count, seen),
+            (steps[0], steps[1] - steps[2], steps[2]),
+            writeable=False,
         )
 
     return bias_of
@@ -491,7 +514,9 @@ add_type(
         parameters=(
             *HEADS,
             Parameter("max_distance", "int", 16, 1, None, "distances are clipped to this on either side"),
-            Parameter("key_embedding", "array", None, None, None, "(2 max_distance + 1, d), or one a head; fixed when None"),
+            Parameter(
+                "key_embedding", "array", None, None, None, "(2 max_distance + 1, d), or one a head; fixed when None"
+            ),
             Parameter("value_embedding", "array", None, None, None, "(2 max_distance + 1, dv), or one a head"),
         ),
         reference="Shaw et al. 2018, Self-Attention with Relative Position Representations, arXiv:1803.02155",
@@ -514,7 +539,9 @@ add_type(
             *HEADS,
             Parameter("num_buckets", "int", 32, 2, None, "rows of the table; half for keys ahead where bidirectional"),
             Parameter("max_distance", "int", 128, 2, None, "this distance and all beyond share the last bucket"),
-            Parameter("bidirectional", "bool", None, 0, 1, "keys ahead have buckets of their own; not causal when None"),
+            Parameter(
+                "bidirectional", "bool", None, 0, 1, "keys ahead have buckets of their own; not causal when None"
+            ),
             Parameter("bias", "array", None, None, None, "(num_buckets, num_heads); fixed numbers when None"),
         ),
         reference="Raffel et al. 2020, T5, arXiv:1910.10683",

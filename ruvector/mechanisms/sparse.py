@@ -63,7 +63,9 @@ def attend(pattern, query, key, value, mask, causal, scale, dropout, training, r
     if dropout > 0 and training:
         pattern._fit(length, keys)
         call = get_attention("scaled_dot", causal=causal, scale=scale, dropout=dropout)
-        result = call(query, key, value, mask=hide(patterns.to_mask(pattern, length, keys), mask), training=True, rng=rng)
+        result = call(
+            query, key, value, mask=hide(patterns.to_mask(pattern, length, keys), mask), training=True, rng=rng
+        )
     else:
         plan = pattern._plan(length, keys, causal, mask is not None)
         scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -119,7 +121,9 @@ def _sparse(pattern, stride, summary, bidirectional):
 
 
 def _bigbird(block_size, window_blocks, global_blocks, random_blocks, seed):
-    return patterns._BigBird(patterns._step(block_size, "block_size"), window_blocks, global_blocks, random_blocks, seed)
+    return patterns._BigBird(
+        patterns._step(block_size, "block_size"), window_blocks, global_blocks, random_blocks, seed
+    )
 
 
 def _block_sparse(layout, block_size):
