@@ -17,7 +17,9 @@ LINE = re.compile(r"^\s*([0-9a-f]+):\t(.*)$")
 
 
 def functions(objdump, path):
-    text = subprocess.run([objdump, "-d", "--no-show-raw-insn", path], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        [objdump, "-d", "--no-show-raw-insn", path], capture_output=True, text=True, check=True
+    ).stdout
     body = []
     for line in text.splitlines():
         match = LINE.match(line)

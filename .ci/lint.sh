@@ -13,6 +13,7 @@ show check-jsonschema --builtin-schema vendor.github-workflows .github/workflows
 show check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 show validate-pyproject pyproject.toml
 show ruff check .
+show ruff format --check .
 show mypy
 show shellcheck -x -P SCRIPTDIR -e SC2164 .ci/run .ci/*.sh
 quiet check-sdist

@@ -36,23 +36,20 @@ from ruvector._registry import (
     register,
 )
 from ruvector._rotary import RopeScaling
+from ruvector._scores import attention_score, attention_scores
+from ruvector._states import AttentionState, merge_states, partial_attention
 from ruvector.cache import AttentionCache, KVCache
 from ruvector.csr import CSRGraph
 from ruvector.functional import (
-    AttentionState,
     alibi_attention,
     attention,
-    attention_score,
-    attention_scores,
     causal_attention,
     cross_attention,
     flash_attention,
     grouped_query_attention,
     local_attention,
-    merge_states,
     multi_head_attention,
     multi_query_attention,
-    partial_attention,
     scaled_dot_attention,
     scaled_dot_product_attention,
     self_attention,
@@ -89,6 +86,8 @@ from ruvector.mechanisms.linear import (
     random_feature_attention,
 )
 from ruvector.mechanisms.lowrank import linformer_attention, nystrom_attention
+from ruvector.mechanisms.positions import rope, rope_attention, xpos_attention
+from ruvector.mechanisms.relative import relative_attention, t5_attention
 from ruvector.mechanisms.memory import CompressiveMemory, FeedbackMemory, compressive_attention, feedback_attention
 from ruvector.mechanisms.moe import (
     ExpertLoad,
@@ -101,7 +100,6 @@ from ruvector.mechanisms.moe import (
     router_z_loss,
 )
 from ruvector.mechanisms.moe_attention import moe_attention
-from ruvector.mechanisms.positions import relative_attention, rope, rope_attention, t5_attention, xpos_attention
 from ruvector.mechanisms.product_key import product_key_attention
 from ruvector.mechanisms.sinkhorn import sinkhorn_attention, sparse_sinkhorn_attention
 from ruvector.mechanisms.residual import (

@@ -85,7 +85,9 @@ class Parameter:
     low: float | None
     high: float | None
     description: str
-    def __init__(self, name: str, type: str, default: Any, low: float | None, high: float | None, description: str) -> None: ...
+    def __init__(
+        self, name: str, type: str, default: Any, low: float | None, high: float | None, description: str
+    ) -> None: ...
     def check(self, value: Any) -> Any: ...
     def range_text(self) -> str: ...
 
@@ -97,7 +99,9 @@ class CSRGraph:
     @classmethod
     def from_coo(cls, edge_index: ArrayLike, num_nodes: int | tuple[int, int] | None = None) -> CSRGraph: ...
     @classmethod
-    def from_csr(cls, indptr: ArrayLike, indices: ArrayLike, num_nodes: int | tuple[int, int] | None = None) -> CSRGraph: ...
+    def from_csr(
+        cls, indptr: ArrayLike, indices: ArrayLike, num_nodes: int | tuple[int, int] | None = None
+    ) -> CSRGraph: ...
     @property
     def num_edges(self) -> int: ...
     @property
@@ -222,7 +226,9 @@ def layer_norm(
     eps: float = 1e-5,
     out: _Array | None = None,
 ) -> _Array: ...
-def rms_norm(x: ArrayLike, weight: ArrayLike | None = None, *, eps: float = 1e-6, out: _Array | None = None) -> _Array: ...
+def rms_norm(
+    x: ArrayLike, weight: ArrayLike | None = None, *, eps: float = 1e-6, out: _Array | None = None
+) -> _Array: ...
 def gelu(x: ArrayLike, *, approximate: Literal["none", "tanh"] = "none", out: _Array | None = None) -> _Array: ...
 def silu(x: ArrayLike, *, out: _Array | None = None) -> _Array: ...
 def swiglu(gate: ArrayLike, up: ArrayLike, *, out: _Array | None = None) -> _Array: ...
@@ -319,7 +325,9 @@ def register(
     parameters: Sequence[Parameter] = (),
     reference: str = "",
 ) -> None: ...
-def attention_score(query: ArrayLike, key: ArrayLike, attention_type: str | AttentionType = "scaled_dot", **params: Any) -> Any: ...
+def attention_score(
+    query: ArrayLike, key: ArrayLike, attention_type: str | AttentionType = "scaled_dot", **params: Any
+) -> Any: ...
 def attention_scores(
     query: ArrayLike,
     keys: ArrayLike,
@@ -505,6 +513,7 @@ def gyromidpoint(points: ArrayLike, weights: ArrayLike | None = None, curvature:
 def lorentz_centroid(
     points: ArrayLike, weights: ArrayLike | None = None, curvature: float = 1.0, *, space_only: bool = False
 ) -> _Array: ...
+
 class LinearState:
     head_dim: int
     v_dim: int
@@ -662,9 +671,7 @@ def sparse_sinkhorn_attention(
 def update_centroids(
     centroids: ArrayLike, query: ArrayLike, key: ArrayLike, decay: float = 0.999
 ) -> NDArray[np.float64]: ...
-def draw_features(
-    num_features: int, dim: int, *, orthogonal: bool = True, rng: _Rng = None
-) -> NDArray[np.float64]: ...
+def draw_features(num_features: int, dim: int, *, orthogonal: bool = True, rng: _Rng = None) -> NDArray[np.float64]: ...
 def linear_attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -960,7 +967,6 @@ def t5_attention(
     rng: _Rng = None,
     out: _Array | None = None,
 ) -> _Array: ...
-
 def additive_attention(
     query: ArrayLike,
     key: ArrayLike,
@@ -1215,7 +1221,13 @@ class CompressiveMemory:
     def append(self, key: ArrayLike, value: ArrayLike, *, mask: ArrayLike | None = None) -> CompressiveMemory: ...
     def attend(self, query: ArrayLike, *, scale: float | None = None) -> _Array: ...
     def step(
-        self, query: ArrayLike, key: ArrayLike, value: ArrayLike, *, mask: ArrayLike | None = None, scale: float | None = None
+        self,
+        query: ArrayLike,
+        key: ArrayLike,
+        value: ArrayLike,
+        *,
+        mask: ArrayLike | None = None,
+        scale: float | None = None,
     ) -> _Array: ...
 
 class FeedbackMemory:
@@ -1246,7 +1258,12 @@ class FeedbackMemory:
 def t_fixup_scale(num_layers: SupportsIndex, decoder: bool = False) -> float: ...
 def fixup_scale(num_layers: SupportsIndex, layers_per_branch: SupportsIndex = 2) -> float: ...
 def realformer_logits(
-    query: ArrayLike, key: ArrayLike, num_heads: int = 8, *, previous: ArrayLike | None = None, scale: float | None = None
+    query: ArrayLike,
+    key: ArrayLike,
+    num_heads: int = 8,
+    *,
+    previous: ArrayLike | None = None,
+    scale: float | None = None,
 ) -> _Array: ...
 
 class MixtureOfExperts:
@@ -1387,7 +1404,12 @@ def block_sparse_attention(
     out: _Array | None = None,
 ) -> _Array: ...
 def sliding_attention(
-    embeddings: ArrayLike, window_size: int = 256, stride: int = 128, *, causal: bool = False, scale: float | None = None
+    embeddings: ArrayLike,
+    window_size: int = 256,
+    stride: int = 128,
+    *,
+    causal: bool = False,
+    scale: float | None = None,
 ) -> tuple[list[_Array], NDArray[np.int64], _Array]: ...
 def moe_attention(
     query: ArrayLike,

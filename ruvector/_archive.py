@@ -6,6 +6,7 @@ The seal is the comment at the end of the zip archive: what it is, the version o
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -127,6 +128,8 @@ def save(path, kind, facts, arrays):
     """Writes a file that readers see whole or not at all: a new one beside it, on the disk, then renamed."""
     path = os.path.realpath(os.fspath(path))
     folder, name = os.path.split(path)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
     text = json.dumps(facts, allow_nan=False, sort_keys=True).encode()
     arrays = {"facts": np.frombuffer(text, np.uint8), **arrays}
     with contextlib.suppress(OSError):

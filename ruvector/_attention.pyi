@@ -4,7 +4,15 @@ from numpy.typing import NDArray
 
 class CompiledType:
     def __call__(
-        self, query: Any, key: Any, value: Any, *, mask: Any = None, training: bool = False, rng: Any = None, out: Any = None
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        *,
+        mask: Any = None,
+        training: bool = False,
+        rng: Any = None,
+        out: Any = None,
     ) -> NDArray[Any]: ...
 
 def scaled_dot_product_attention(

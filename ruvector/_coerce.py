@@ -41,7 +41,9 @@ def array(x, name):
     if dtype.kind in "biu":
         return x.astype(np.float64)
     if dtype.kind == "f":
-        raise TypeError(f"{name} has dtype {dtype}; expected float16, bfloat16, float32, float64, an integer or a boolean dtype")
+        raise TypeError(
+            f"{name} has dtype {dtype}; expected float16, bfloat16, float32, float64, an integer or a boolean dtype"
+        )
     raise TypeError(f"{name} has dtype {dtype}, which is not real; expected a floating, integer or boolean dtype")
 
 
@@ -282,7 +284,9 @@ def along_axis(rows, x, axis, out):
             rows(source, out)
             return out
     # a fresh copy of the source may hold the result
-    result = np.moveaxis(rows(source, source if source is not moved and not np.may_share_memory(source, x) else None), -1, axis)
+    result = np.moveaxis(
+        rows(source, source if source is not moved and not np.may_share_memory(source, x) else None), -1, axis
+    )
     if out is None:
         return result
     out[...] = result
@@ -443,7 +447,9 @@ def refuse_shapes(query, key, value, heads, enable_gqa):
     if enable_gqa:
         counts = [x.shape[-3] if x.ndim > 2 else 1 for x in (query, key, value)]
         if 0 in counts[1:] or counts[0] % counts[1] or counts[0] % counts[2]:
-            raise ValueError(f"the {counts[0]} query heads must be a multiple of the key ({counts[1]}) and value ({counts[2]}) heads")
+            raise ValueError(
+                f"the {counts[0]} query heads must be a multiple of the key ({counts[1]}) and value ({counts[2]}) heads"
+            )
     elif heads:
         counts = {x.shape[-3] for x in (query, key, value) if x.ndim > 2} - {1}
         if len(counts) > 1:
@@ -468,11 +474,15 @@ def check_heads(num_heads, num_kv_heads, q_width, v_width):
     if q_width % num_heads:
         raise ValueError(f"Query dimension {q_width} must be divisible by num_heads {num_heads}")
     if v_width % num_kv_heads:
-        raise ValueError(f"Value dimension {v_width} must be divisible by {'num_kv_heads' if num_kv_heads != num_heads else 'num_heads'} {num_kv_heads}")
+        raise ValueError(
+            f"Value dimension {v_width} must be divisible by {'num_kv_heads' if num_kv_heads != num_heads else 'num_heads'} {num_kv_heads}"
+        )
 
 
 def refuse_key_width(width, heads, head_dim):
-    raise ValueError(f"Key dimension {width} must be num_kv_heads * head_dim = {heads} * {head_dim} = {heads * head_dim}")
+    raise ValueError(
+        f"Key dimension {width} must be num_kv_heads * head_dim = {heads} * {head_dim} = {heads * head_dim}"
+    )
 
 
 def refuse_mask(x, batch, heads, q_len, kv_len, name):

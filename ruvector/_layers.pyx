@@ -265,7 +265,7 @@ def gelu(x, *, approximate="none", out=None):
 
     Notes
     -----
-    O(size of x). Within 5 units in the last place everywhere, the far negative tail included, where ``1 + erf`` has no digits
+    O(size of x). Within 7 units in the last place everywhere, the far negative tail included, where ``1 + erf`` has no digits
     left. The tanh form is within ``4 + 6 abs(x + 0.044715 * x**3)`` units. -0 at -infinity, the limit.
 
     Examples

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ruvector import _attention, _runs
+from ruvector._states import merge_states
 
 # A gathered key takes 11.5 ns, a pair of a block under a mask 1.4 ns (AMD Zen 5, one thread, 512 x 64 float32): blocks of which an
 # eighth is visible are as fast as rows. Masks of more elements than this are not held.
@@ -296,8 +297,6 @@ def general(pattern, length, keys, most, masked):
 
 def attend(plan, call, dtype, shape):
     """Runs the parts and merges them."""
-    from ruvector.functional import merge_states
-
     if len(plan) == 1:
         result = np.empty(shape, dtype)
         plan[0].run(call, result, np.empty(shape[:-1]))

@@ -9,8 +9,19 @@ import numpy as np
 from ruvector import _coerce, _primitives
 from ruvector._moe import top_k_gating, topk
 from ruvector._options import number
-from ruvector._registry import AttentionType, head_counts, record_of, score_is_share, score_of, table_of
-from ruvector.functional import _score_options, attention_score, attention_scores
+from ruvector._registry import (
+    AttentionType,
+    get_attention,
+    head_counts,
+    offset_of,
+    products_of,
+    record_of,
+    score_is_share,
+    score_of,
+    table_of,
+    weighs_itself,
+)
+from ruvector._scores import attention_score, attention_scores, score_options
 
 # Scores that are held at a time, and rows that a score function of Python sees at once: its temporaries have their width.
 HELD = 1 << 22
@@ -62,17 +73,24 @@ class Scorer:
         "softcap",
         "hyperbolic",
         "options",
+        "offset",
+        "weighs",
     )
 
     def __init__(self, attention_type, dim, params):
-        call = _score_options(attention_type, params)
+        call = score_options(attention_type, params)
         given = {**(attention_type.params if isinstance(attention_type, AttentionType) else {}), **params}
         self.type = AttentionType(call.name, **given)
         self.dim = dim
+        self.options = {"scale": None, **{k: v for k, v in call.params.items() if k not in ("causal", "dropout")}}
+        self.hyperbolic = record_of(call.name).family == "hyperbolic"
+        self.weighs, self.offset, products = weighs_itself(call.name), offset_of(call.name), products_of(call.name)
+        whole = call
+        if products is not None:
+            plain = products(**self.options)
+            call = whole if plain is None else get_attention(plain)
         self.inner = score_of(call.name) is None
         own = call.params
-        self.options = {"scale": None, **{k: v for k, v in own.items() if k not in ("causal", "dropout")}}
-        self.hyperbolic = record_of(call.name).family == "hyperbolic"
         if self.inner:
             self.num_heads, self.num_kv_heads = head_counts(call.name, own)
         else:
@@ -89,6 +107,7 @@ class Scorer:
         # the mean over heads of scaled products is one product, scaled once more
         self.factor = (1 / math.sqrt(dim // self.num_kv_heads) if scale is None else scale) / self.num_heads
         self.softcap = own.get("softcap", 0.0)
+        whole._fits(self.query_dim)
 
     def queries(self, queries, dtype, name="queries"):
         """Queries (m, width) in the type of the arithmetic on a table of `dtype`, and the axes before the last."""
@@ -105,18 +124,22 @@ class Scorer:
     def scores(self, queries, rows):
         """Scores (m, n); of products the bits of a pair depend on nothing else."""
         if self.inner:
+            shared = queries
             if self.num_heads > self.num_kv_heads:
                 groups = self.num_kv_heads, self.num_heads // self.num_kv_heads, self.dim // self.num_kv_heads
                 shared = queries.reshape(-1, *groups).sum(2, dtype=np.float64)
-                queries = shared.reshape(-1, self.dim).astype(queries.dtype)
-            scores = _primitives.scores(queries, rows, self.factor)
+                shared = shared.reshape(-1, self.dim).astype(queries.dtype)
+            scores = _primitives.scores(shared, rows, self.factor)
+            if self.offset is not None:
+                scores += self.offset(queries, **self.options)
             return self.softcap * np.tanh(scores / self.softcap) if self.softcap else scores
         scores = np.empty((len(queries), len(rows)), queries.dtype)
         table = table_of(self.type.name)
         if table is not None:
-            for first in range(0, len(rows), SEEN):
-                pair = _coerce.pair(queries, rows[first : first + SEEN], "query", "key")
-                scores[:, first : first + SEEN] = table(*pair, **self.options)
+            with np.errstate(all="ignore"):
+                for first in range(0, len(rows), SEEN):
+                    pair = _coerce.pair(queries, rows[first : first + SEEN], "query", "key")
+                    scores[:, first : first + SEEN] = table(*pair, **self.options)
             return scores
         for query, out in zip(queries, scores):
             for first in range(0, len(rows), SEEN):
@@ -133,11 +156,13 @@ class Scorer:
 
     def weights(self, queries, rows, scores):
         """Mean over heads of the weights (m, n), at equal positions; rows whose score is NaN are hidden."""
-        own = {"num_heads": self.num_heads, "scale": self.factor * self.num_heads}
-        name = "multi_head"
-        if self.num_heads > self.num_kv_heads:
-            name = "grouped_query"
-            own["num_kv_heads"] = self.num_kv_heads
+        if self.weighs:
+            name, own = self.type.name, {k: v for k, v in self.options.items() if v is not None}
+        else:
+            name, own = "multi_head", {"num_heads": self.num_heads, "scale": self.factor * self.num_heads}
+            if self.num_heads > self.num_kv_heads:
+                name = "grouped_query"
+                own["num_kv_heads"] = self.num_kv_heads
         weights, step = np.empty(scores.shape, scores.dtype), max(1, HELD // (len(rows) * self.num_heads))
         for first in range(0, len(queries), step):
             part = slice(first, first + step)
@@ -148,7 +173,7 @@ class Scorer:
     @property
     def split(self):
         """Whether the weights are means over heads, so that they are no function of the scores."""
-        return self.inner and self.num_heads > 1
+        return (self.inner or self.weighs) and self.num_heads > 1
 
 
 def best(scores, k):
@@ -164,7 +189,7 @@ def best(scores, k):
 
 def _weights_of(scorer, queries, rows, scores, values, places, weights):
     """Weights (m, k) of what `best` found: over the table or over the results; rows whose score is NaN have none."""
-    if scorer.split:
+    if scorer.split or scorer.weighs:
         if weights == "table":
             return np.take_along_axis(scorer.weights(queries, rows, scores), places, -1)
         parts = [scorer.weights(queries[i : i + 1], rows[at], values[i : i + 1]) for i, at in enumerate(places)]

@@ -26,16 +26,18 @@ class UnknownAttentionType(ValueError, LookupError):
 
 
 # What is said of the range of parameters that have no limits.
-_RANGES = MappingProxyType({
-    "bool": "True or False",
-    "array": "an array",
-    "nonzero": "a number other than 0, or an array of them",
-    "graph": "edges",
-    "rope_scaling": "a RopeScaling",
-    "pattern": "a Pattern",
-    "tokens": "a count, or positions",
-    "layout": "boolean blocks",
-})
+_RANGES = MappingProxyType(
+    {
+        "bool": "True or False",
+        "array": "an array",
+        "nonzero": "a number other than 0, or an array of them",
+        "graph": "edges",
+        "rope_scaling": "a RopeScaling",
+        "pattern": "a Pattern",
+        "tokens": "a count, or positions",
+        "layout": "boolean blocks",
+    }
+)
 # Kinds of parameters that are checked where they are used.
 _OWN_CHECKS = MappingProxyType({"pattern": _coerce.pattern, "tokens": _coerce.tokens, "layout": _coerce.layout})
 
@@ -161,14 +163,28 @@ def _read_catalog():
 
 
 # The usage guide's rows, which come first.
-_GUIDE = ("scaled_dot", "multi_head", "flash_v2", "linear", "gat", "sparse", "moe", "cross", "sliding_window", "poincare")
+_GUIDE = (
+    "scaled_dot",
+    "multi_head",
+    "flash_v2",
+    "linear",
+    "gat",
+    "sparse",
+    "moe",
+    "cross",
+    "sliding_window",
+    "poincare",
+)
 
 _compiled: list[AttentionRecord] = _read_catalog()
 _shared = frozenset(row["name"] for row in catalog() if row["shared"])
 _python: dict[str, Composition] = {}
 _scores: dict[str, Callable] = {}
 _tables: dict[str, Callable] = {}
+_products: dict[str, Callable] = {}
+_offsets: dict[str, Callable] = {}
 _shares: set[str] = set()
+_weighing: set[str] = set()
 _names: dict[str, str] = {n: r.name for r in _compiled for n in (r.name, *r.aliases)}
 _index: dict[str, int] = {r.name: i for i, r in enumerate(_compiled)}
 
@@ -231,8 +247,25 @@ def score_of(name) -> Callable | None:
 
 def table_of(name) -> Callable | None:
     """The scores (m, n) of queries (m, d) with rows (n, d), where a type has something faster for them than `score_of`: the same
-    bits, by the same arguments."""
+    within rounding, by the same arguments, and the bits of a pair depend on nothing else."""
     return _tables.get(name)
+
+
+def products_of(name) -> Callable | None:
+    """``(*, scale, **own parameters)`` to the type that C runs by whose products a type of Python scores and weighs where all
+    positions are equal; to None where it does not with these parameters."""
+    return _products.get(name)
+
+
+def offset_of(name) -> Callable | None:
+    """What `score_of` adds to those products: ``(queries (m, d), *, scale, **own parameters)`` to an array that broadcasts to
+    (m, 1). The weights do not change by it."""
+    return _offsets.get(name)
+
+
+def weighs_itself(name) -> bool:
+    """Whether a type's weights are neither the softmax of its score nor the mean over heads of theirs, and know no positions."""
+    return name in _weighing
 
 
 def score_is_share(name) -> bool:
@@ -240,10 +273,24 @@ def score_is_share(name) -> bool:
     return name in _shares
 
 
-def add_type(record, fn=None, *, score=None, table=None, share=False, weights=None, fits=None, lacks=()):
+def add_type(
+    record,
+    fn=None,
+    *,
+    score=None,
+    table=None,
+    products=None,
+    offset=None,
+    share=False,
+    weighs=False,
+    weights=None,
+    fits=None,
+    lacks=(),
+):
     """Adds a type of the package: the record of a composition and its function, or the name of a type that C runs.
 
-    `score` is what `score_of` returns, `table` what `table_of`, `share` what `score_is_share` does;
+    `score` is what `score_of` returns, `table`, `products` and `offset` what `table_of`, `products_of` and `offset_of`, `share`
+    and `weighs` what `score_is_share` and `weighs_itself` do;
     `weights(query, key, mask, *, causal, scale, **own parameters)` gives the weights (..., L, S) of a composition, their mean
     over heads; `fits(width, **own parameters)` raises what a call with queries of that width would, as far as no key is
     needed to tell. `lacks`: those of causal, scale and dropout that a composition refuses.
@@ -254,10 +301,13 @@ def add_type(record, fn=None, *, score=None, table=None, share=False, weights=No
         _names.update(dict.fromkeys((name, *record.aliases), name))
     if score is not None:
         _scores[name] = score
-    if table is not None:
-        _tables[name] = table
+    for found, values in ((table, _tables), (products, _products), (offset, _offsets)):
+        if found is not None:
+            values[name] = found
     if share:
         _shares.add(name)
+    if weighs:
+        _weighing.add(name)
 
 
 def register(name, fn, *, aliases=(), complexity="", best_for="", family="custom", parameters=(), reference=""):
@@ -344,7 +394,9 @@ def resolve(name, options) -> tuple[AttentionRecord, dict, dict]:
             if record.name in _index and isinstance(own[key], int) and own[key] >= _MOST:
                 raise ValueError(f"{key} must be less than {_MOST:.0e}, got {value}")
         elif key not in shared:
-            raise TypeError(f"attention type {record.name!r} has no option {key!r}; it has {', '.join([*own, *shared])}")
+            raise TypeError(
+                f"attention type {record.name!r} has no option {key!r}; it has {', '.join([*own, *shared])}"
+            )
         elif key == "causal":
             common[key] = flag(value, key)
         elif key == "scale":
@@ -455,7 +507,9 @@ class _Resolved:
     __slots__ = ()
 
     def __setattr__(self, name, value):
-        raise AttributeError(f"a resolved attention cannot be changed; resolve another with get_attention({self.name!r}, ...)")
+        raise AttributeError(
+            f"a resolved attention cannot be changed; resolve another with get_attention({self.name!r}, ...)"
+        )
 
     def _key(self):
         return (self.name, tuple((k, _hashable(v)) for k, v in self.params.items()))

@@ -23,7 +23,9 @@ def edge_list(edge_index, name="edge_index"):
         far = np.argwhere(array > np.uint64(2**63 - 1))
         if len(far):
             at = tuple(far[0].tolist())
-            raise IndexError(f"{name}[{at[0]}, {at[1]}] is {array[at]}, out of range: no node has a number past 63 bits")
+            raise IndexError(
+                f"{name}[{at[0]}, {at[1]}] is {array[at]}, out of range: no node has a number past 63 bits"
+            )
     dtype = np.int32 if array.dtype == np.int32 else np.int64
     source, target = np.ascontiguousarray(array[0], dtype), np.ascontiguousarray(array[1], dtype)
     return np.require(source, dtype, "A"), np.require(target, dtype, "A")

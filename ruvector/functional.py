@@ -1,162 +1,20 @@
-"""The public functions of the dense core."""
+"""The public functions of the dense core, one for each type that users call by name."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
 from ruvector import _attention, _coerce
 from ruvector._attention import scaled_dot_product_attention as scaled_dot_product_attention
 from ruvector._options import flag, float64_array, number, softcap_of
-from ruvector._registry import ComposedAttention, attention_types, get_attention, has_score, head_counts, score_of
-
-class AttentionState(NamedTuple):
-    """Attention over some of the keys: mergeable with states over others.
-
-    Attributes
-    ----------
-    output : ndarray, shape (..., L, dv)
-    lse : ndarray, shape (..., L), float64
-        Log-sum-exp of the logits; -inf where no key was seen.
-    """
-
-    output: np.ndarray
-    lse: np.ndarray
-
-
-def partial_attention(
-    query,
-    key,
-    value,
-    attn_mask=None,
-    is_causal=False,
-    *,
-    scale=None,
-    enable_gqa=False,
-    softcap=0.0,
-    window=None,
-    alibi_slopes=None,
-    key_offset=0,
-):
-    """Attention over a part of the keys, as a state that `merge_states` joins with others.
-
-    Parameters
-    ----------
-    query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, window, alibi_slopes
-        As in `scaled_dot_product_attention`.
-    key_offset : int, default 0
-        Position of the first of these keys: causality, window and ALiBi count from it.
-
-    Returns
-    -------
-    AttentionState
-
-    Raises
-    ------
-    TypeError, ValueError
-        As in `scaled_dot_product_attention`.
-
-    Notes
-    -----
-    Cost and error are those of `scaled_dot_product_attention`. Merging the states of all parts, in any order or tree, gives
-    attention over all keys to the same bound.
-
-    Examples
-    --------
-    >>> import numpy as np, ruvector
-    >>> rng = np.random.default_rng(0)
-    >>> query, key, value = rng.standard_normal((3, 6, 4))
-    >>> parts = [ruvector.partial_attention(query, key[i : i + 3], value[i : i + 3]) for i in (0, 3)]
-    >>> whole = ruvector.scaled_dot_product_attention(query, key, value)
-    >>> bool(np.allclose(ruvector.merge_states(parts).output, whole, rtol=0, atol=1e-15))
-    True
-    """
-    key_offset = number(key_offset, "key_offset", whole=True)
-    if abs(key_offset) > 2**40:
-        raise ValueError(f"key_offset must be between -2**40 and 2**40, got {key_offset}")
-    return AttentionState(
-        *_attention.partial(
-            query,
-            key,
-            value,
-            attn_mask,
-            math.nan if scale is None else number(scale, "scale"),
-            flag(is_causal, "is_causal"),
-            flag(enable_gqa, "enable_gqa"),
-            softcap_of(softcap),
-            window,
-            None if alibi_slopes is None else float64_array(alibi_slopes, "alibi_slopes"),
-            -key_offset,
-        )
-    )
-
-
-def merge_states(states):
-    """Joins attention states over disjoint keys into the state over all of them.
-
-    Parameters
-    ----------
-    states : iterable of AttentionState or (output, lse) pairs
-        At least one; all of the same shapes. ``(0, -inf)`` is the identity.
-
-    Returns
-    -------
-    AttentionState
-
-    Raises
-    ------
-    TypeError
-        For states that are not pairs of real arrays.
-    ValueError
-        For no state, or states whose shapes differ.
-
-    Notes
-    -----
-    ``output = sum_i exp(lse_i - lse) output_i`` with ``lse = log sum_i exp(lse_i)``, summed in float64 in the given order;
-    O(states * rows * dv).
-
-    Examples
-    --------
-    >>> import numpy as np, ruvector
-    >>> a = ruvector.AttentionState(np.array([[1.0]]), np.array([0.0]))
-    >>> b = ruvector.AttentionState(np.array([[3.0]]), np.array([0.0]))
-    >>> ruvector.merge_states([a, b]).output
-    array([[2.]])
-    """
-    outputs, lses = [], []
-    try:
-        states = list(states)
-    except TypeError:
-        raise TypeError(f"states must be an iterable of (output, lse) pairs, got {states!r}") from None
-    for i, state in enumerate(states):
-        try:
-            output, lse = state
-        except (TypeError, ValueError):
-            raise TypeError(f"states[{i}] must be a pair (output, lse), got {type(state).__name__}") from None
-        outputs.append(_coerce.array(output, f"states[{i}].output"))
-        lses.append(_coerce.array(lse, f"states[{i}].lse"))
-        if lses[i].shape != outputs[i].shape[:-1] or outputs[i].ndim < 1:
-            raise ValueError(
-                f"states[{i}] has output shape {outputs[i].shape} and lse shape {lses[i].shape}; "
-                "lse has every axis of output but the last"
-            )
-        if outputs[i].shape != outputs[0].shape:
-            raise ValueError(f"states[{i}] has output shape {outputs[i].shape}, states[0] has {outputs[0].shape}")
-    if not outputs:
-        raise ValueError("states must hold at least one state, got none")
-    dtype = _coerce._promote(outputs)
-    shape = outputs[0].shape
-    rows = math.prod(shape[:-1])
-    out, lse = np.empty((rows, shape[-1]), dtype), np.empty(rows)
-    _attention.merge(
-        [np.require(x, dtype, ["C", "A"]).reshape(rows, shape[-1]) for x in outputs],
-        [np.require(x, np.float64, ["C", "A"]).reshape(rows) for x in lses],
-        out,
-        lse,
-    )
-    return AttentionState(out.reshape(shape), lse.reshape(shape[:-1]))
+from ruvector._registry import get_attention
+from ruvector._scores import attention_score as attention_score
+from ruvector._scores import attention_scores as attention_scores
+from ruvector._states import AttentionState as AttentionState
+from ruvector._states import merge_states as merge_states
+from ruvector._states import partial_attention as partial_attention
 
 
 def _starts(starts, name, total, what):
@@ -237,7 +95,9 @@ def varlen_attention(
     query, key, value = _coerce.inputs(query, key, value)
     shapes = f"query {query.shape}, key {key.shape}, value {value.shape}"
     if query.ndim != 3 or key.ndim != 3 or value.ndim != 3:
-        raise ValueError(f"expected query (total_q, H, d), key (total_k, G, d) and value (total_k, G, dv), got {shapes}")
+        raise ValueError(
+            f"expected query (total_q, H, d), key (total_k, G, d) and value (total_k, G, dv), got {shapes}"
+        )
     if query.shape[2] < 1:
         raise ValueError(f"head_dim must be at least 1, got {shapes}")
     if query.shape[2] != key.shape[2]:
@@ -246,7 +106,9 @@ def varlen_attention(
         raise ValueError(f"Keys and values must have same length: {key.shape[0]} vs {value.shape[0]}")
     for x, name in ((key, "key"), (value, "value")):
         if x.shape[1] < 1 or query.shape[1] % x.shape[1]:
-            raise ValueError(f"the {query.shape[1]} query heads must be a multiple of the {x.shape[1]} {name} heads ({shapes})")
+            raise ValueError(
+                f"the {query.shape[1]} query heads must be a multiple of the {x.shape[1]} {name} heads ({shapes})"
+            )
     starts_q = _starts(cu_seqlens_q, "cu_seqlens_q", query.shape[0], "query")
     starts_k = _starts(cu_seqlens_k, "cu_seqlens_k", key.shape[0], "key")
     if len(starts_q) != len(starts_k):
@@ -256,7 +118,9 @@ def varlen_attention(
     slopes = None if alibi_slopes is None else float64_array(alibi_slopes, "alibi_slopes")
     return_lse = flag(return_lse, "return_lse")
     softcap = softcap_of(softcap)
-    return _attention.varlen(query, key, value, starts_q, starts_k, scale, causal, softcap, window, slopes, return_lse, out)
+    return _attention.varlen(
+        query, key, value, starts_q, starts_k, scale, causal, softcap, window, slopes, return_lse, out
+    )
 
 
 COMMON_OPTIONS = """mask : array_like, optional
@@ -284,7 +148,9 @@ def documented(function, common=COMMON_OPTIONS, **texts):
 
 
 @documented
-def attention(query, key, value, attention_type="scaled_dot", *, mask=None, training=False, rng=None, out=None, **params):
+def attention(
+    query, key, value, attention_type="scaled_dot", *, mask=None, training=False, rng=None, out=None, **params
+):
     """Attention of any type of `attention_types`, by name.
 
     Parameters
@@ -336,130 +202,6 @@ def attention(query, key, value, attention_type="scaled_dot", *, mask=None, trai
     """
     call = get_attention(attention_type, **params)
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
-
-
-def _score_options(attention_type, params):
-    """The resolved type for the score functions, which take the options that shape a score."""
-    call = get_attention(attention_type, **params)
-    if not has_score(call.name):
-        known = [record.name for record in attention_types() if has_score(record.name)]
-        raise ValueError(f"attention type {call.name!r} has no pairwise score; types that have one: {', '.join(known)}")
-    return call
-
-
-def attention_score(query, key, attention_type="scaled_dot", **params):
-    """The score by which a type ranks a key for a query, before the softmax.
-
-    Parameters
-    ----------
-    query : array_like, shape (..., d)
-    key : array_like, shape (..., d)
-        Leading axes broadcast.
-    attention_type : str or AttentionType, default "scaled_dot"
-    **params
-        The type's own parameters, and `scale`.
-
-    Returns
-    -------
-    NumPy scalar, or ndarray of shape (...)
-        ``scale * query . key``, the mean over heads for types with heads, softcapped where the type has a softcap; of
-        hyperbolic types ``-scale * distance``.
-
-    Raises
-    ------
-    UnknownAttentionType, TypeError, ValueError
-        As in `attention`; ValueError for a type that has no pairwise score.
-
-    Notes
-    -----
-    O(d). Positions are taken as equal: causality, windows and ALiBi do not change a pair's score.
-
-    Examples
-    --------
-    >>> import ruvector
-    >>> float(ruvector.attention_score([1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]))
-    0.5
-    """
-    call = _score_options(attention_type, params)
-    query, key = _coerce.pair(query, key, "query", "key")
-    own = call.params
-    score = score_of(call.name)
-    if score is not None:
-        options = {name: value for name, value in own.items() if name not in ("causal", "dropout")}
-        return score(query, key, **{"scale": None, **options})
-    num_heads, num_kv_heads = head_counts(call.name, own)
-    if query.ndim < 1 or key.ndim < 1:
-        raise ValueError(f"query and key must have at least one axis, got shapes {query.shape} and {key.shape}")
-    width, key_width = query.shape[-1], key.shape[-1]
-    if width != key_width and num_heads == num_kv_heads:
-        raise ValueError(f"Query and key dimensions must match: {width} vs {key_width}")
-    if width < 1:
-        raise ValueError(f"head_dim must be at least 1, got query {query.shape}, key {key.shape}")
-    _coerce.check_heads(num_heads, num_kv_heads, width, num_kv_heads)
-    head_dim = width // num_heads
-    if key_width != head_dim * num_kv_heads:
-        raise ValueError(f"Query and key dimensions must match: {head_dim * num_kv_heads} vs {key_width}")
-    return pair_scores(call, query, key)
-
-
-def pair_scores(call, query, key):
-    """Scores of a type that C runs for pairs of rows, whose widths are checked."""
-    lead = _coerce._broadcast((query.shape[:-1], key.shape[:-1]), f"query {query.shape}, key {key.shape}")
-    _coerce._few_axes(len(lead) + 1, query, key)
-    dtype = query.dtype
-    query, key = (
-        _coerce.plain(np.broadcast_to(x, (*lead, x.shape[-1])), np.dtype(_coerce.computed_in(dtype))) for x in (query, key)
-    )
-    score = call._score(query, key)
-    return score.astype(dtype) if isinstance(score, np.ndarray) else dtype.type(score)
-
-
-def attention_scores(query, keys, attention_type="scaled_dot", *, mask=None, **params):
-    """The attention weights of a query over keys.
-
-    Parameters
-    ----------
-    query : array_like, shape (..., L, d) or (d,)
-    keys : array_like, shape (..., S, d)
-    attention_type : str or AttentionType, default "scaled_dot"
-    mask : array_like, optional
-        Broadcasts to ``(..., L, S)``; boolean or floating.
-    **params
-        The type's own parameters, and `causal` and `scale`.
-
-    Returns
-    -------
-    ndarray, shape (..., L, S), or (S,) for a single query
-        Rows sum to 1, but for `sigmoid`, and `talking_heads` with `w_weights`; the mean over heads for types with heads. A row that
-        sees no key is 0.
-
-    Raises
-    ------
-    UnknownAttentionType, TypeError, ValueError
-        As in `attention`.
-
-    Notes
-    -----
-    O(L S d) time and, unlike `attention`, O(L S) memory.
-
-    Examples
-    --------
-    >>> import ruvector
-    >>> ruvector.attention_scores([1.0, 0.0, 0.0], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.5, 0.5, 0.0]]).round(4)
-    array([0.4328, 0.243 , 0.3243])
-    """
-    call = _score_options(attention_type, params)
-    query, keys, _ = _coerce.plural(query, keys, keys)
-    weights = call._weights(query, keys, mask)
-    if isinstance(call, ComposedAttention) or call.params.get("num_heads", 1) == 1:
-        return weights
-    axis = weights.ndim - (2 if np.ndim(query) == 1 else 3)
-    lead, heads, rest = weights.shape[:axis], weights.shape[axis], weights.shape[axis + 1 :]
-    compute = _coerce.computed_in(weights.dtype)
-    mean = np.empty((*lead, *rest), compute)
-    flat = np.ascontiguousarray(weights, compute).reshape(math.prod(lead), heads, math.prod(rest))
-    _attention.heads_mean(flat, mean.reshape(flat.shape[0], flat.shape[2]))
-    return mean.astype(weights.dtype, copy=False)
 
 
 def _project(x, weight, bias, name):
@@ -645,7 +387,18 @@ def flash_attention(
 
 @documented
 def scaled_dot_attention(
-    query, key, value, *, softcap=0.0, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+    query,
+    key,
+    value,
+    *,
+    softcap=0.0,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
 ):
     """Scaled dot-product attention with batch axes: ``softmax(scale * query @ key.T) @ value``.
 
@@ -682,7 +435,9 @@ def scaled_dot_attention(
 
 
 @documented
-def cross_attention(query, key, value, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None):
+def cross_attention(
+    query, key, value, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+):
     """Attention of one sequence over another: queries from one source, keys and values from a second.
 
     Parameters
@@ -966,7 +721,18 @@ def alibi_attention(
 
 @documented
 def sliding_window_attention(
-    query, key, value, window_size=256, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+    query,
+    key,
+    value,
+    window_size=256,
+    *,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
 ):
     """Causal attention over the last `window_size` positions.
 
@@ -1007,7 +773,18 @@ def sliding_window_attention(
 
 @documented
 def local_attention(
-    query, key, value, window_size=256, *, mask=None, causal=False, scale=None, dropout=0.0, training=False, rng=None, out=None
+    query,
+    key,
+    value,
+    window_size=256,
+    *,
+    mask=None,
+    causal=False,
+    scale=None,
+    dropout=0.0,
+    training=False,
+    rng=None,
+    out=None,
 ):
     """Attention over a window centred on the query.
 

@@ -140,8 +140,10 @@ class AttentionIndex:
 
     A search reads every vector once: O(n dim) for each query, limited by the bandwidth of memory for one and by arithmetic for
     many. A score is that of `attention_score`, within rounding; types of several heads score by one inner product, which is the
-    mean over heads. Scores of inner products depend on query and vector alone, to the bit: not on other vectors or queries, on
-    filters or threads. Queries may run in several threads at once, changes may not.
+    mean over heads, and so do types that differ from those in what a position sees, since positions are taken as equal. Types
+    with features (linear, performer, random_feature, additive) compute those of every vector once a search, for all queries.
+    Scores depend on query and vector alone, to the bit: not on other vectors or queries, on filters or threads. Queries may run in
+    several threads at once, changes may not.
 
     Examples
     --------
@@ -438,7 +440,7 @@ class AttentionIndex:
             What may be found: True in the order of `ids`; or these ids; or where ``filter(index.ids)`` is True.
         weights : {"table", "results", None}, default "table"
             Attention weights over all vectors that may be found, as `attention_scores` gives them at equal positions; over the
-            results alone, which makes them sum to 1; or none.
+            results alone, which makes them sum to 1 where the type's do; or none.
 
         Returns
         -------
@@ -457,7 +459,7 @@ class AttentionIndex:
         rows, lead = self._scorer.queries(queries, self.dtype)
         visible = self._visible(filter)
         table, only = self.vectors, None
-        if visible is not None and (self._scorer.split or len(visible) * _GATHERED < len(table)):
+        if visible is not None and (self._scorer.split or self._scorer.weighs or len(visible) * _GATHERED < len(table)):
             table = aligned((len(visible), self.dim), self.dtype)
             np.take(self.vectors, visible, 0, out=table)
         elif visible is not None:

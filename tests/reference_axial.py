@@ -27,7 +27,13 @@ def axial(query, key, value, *, height=None, width=None, mode="sequential", mask
     columns = width or math.ceil(kv_len / height if height else math.sqrt(kv_len)) or 1
     if mode == "joint":
         return reference.seen_by(
-            lambda p, j, *_: (p // columns == j // columns) | (p % columns == j % columns), query, key, value, mask, causal, scale
+            lambda p, j, *_: (p // columns == j // columns) | (p % columns == j % columns),
+            query,
+            key,
+            value,
+            mask,
+            causal,
+            scale,
         )
     query, single = reference.as_rows(query)
     if single and mask is not None and np.ndim(mask) == 1:
@@ -63,17 +69,26 @@ def axial(query, key, value, *, height=None, width=None, mode="sequential", mask
     # values that a query does not see may be anything, their errors too
     errors = np.where(np.isfinite(errors), errors, 0)
     bias = None if bias is None else np.tile(np.broadcast_to(bias, (*np.shape(bias)[:-2], q_len, kv_len)), times)
-    second = reference.attend(query, np.concatenate(keys, -2), values, np.concatenate(masks, -1), bias, scale, dtype=dtype)
+    second = reference.attend(
+        query, np.concatenate(keys, -2), values, np.concatenate(masks, -1), bias, scale, dtype=dtype
+    )
     down = np.split(second.weights, times, -1)
     weights = sum(c @ w for c, (_, w) in zip(down, firsts))
     logit = math.ceil(second.dim / 16) + 5 + 3
     kappa = max(np.max(first.kappa, initial=0) for first, _ in firsts)
-    fields = {name.name: getattr(second, name.name) for name in dataclasses.fields(Expected)} | {"weights": weights, "visible": weights > 0}
+    fields = {name.name: getattr(second, name.name) for name in dataclasses.fields(Expected)} | {
+        "weights": weights,
+        "visible": weights > 0,
+    }
     extra = np.full(second.kappa.shape, 8 + 2 * logit * float(kappa) + kv_len / columns + 2)
     result = AxialExpected(**fields, inner=second.weights @ errors, extra=extra)
     if single:
         arrays = ("out", "peak", "weights", "visible", "inner")
-        result = dataclasses.replace(result, **{n: getattr(result, n)[..., 0, :] for n in arrays}, **{n: getattr(result, n)[..., 0] for n in ("lse", "kappa", "extra")})
+        result = dataclasses.replace(
+            result,
+            **{n: getattr(result, n)[..., 0, :] for n in arrays},
+            **{n: getattr(result, n)[..., 0] for n in ("lse", "kappa", "extra")},
+        )
     return result
 
 

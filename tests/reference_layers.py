@@ -40,7 +40,8 @@ def _stored(bound, y, dtype):
 
 def layer_norm(x, weight=None, bias=None, eps=1e-5):
     """y and its bound, u (6 |y - bias| + |y|): two subtractions, the inverse root, its product and that of the weight round
-    once each and the sum of the bias once; the statistics, from wide sums, much less."""
+    once each and the sum of the bias once; deviations that are squared are off by a unit at the most, which is one of their root;
+    the sums, which are wide, by much less."""
     core, y = _norm(x, weight, bias, eps, True)
     return y, _stored(unit(x.dtype) * (6 * np.abs(core) + np.abs(y)), y, x.dtype)
 

@@ -74,7 +74,7 @@ def batch_norm(x, mean, var, weight=None, bias=None, eps=1e-5):
 
 def gelu(x):
     y = x * 0.5 * (1 + reference.erf(x / np.sqrt(2.0)))
-    return off(y, 5 * U * np.abs(y))
+    return off(y, 14 * U * np.abs(y))
 
 
 def silu(x):

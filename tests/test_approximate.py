@@ -410,6 +410,32 @@ def test_sinkhorn_weights_are_doubly_stochastic():
     np.testing.assert_array_equal(ruvector.attention_score(q, k[:12], "sinkhorn"), ruvector.attention_score(q, k[:12]))
 
 
+def test_weights_of_hash_based_are_shares_of_its_sum():
+    q, k, v = arrays("hash_based", 6, 9, np.float64)
+    mask = np.arange(9) != 4
+    for options in ({}, {"tau": 3}, {"mask": mask}, {"causal": True}, {"causal": True, "mask": mask}):
+        weights = ruvector.attention_scores(q, k, "hash_based", **options)
+        np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-14)
+        # the sum itself, but for its length
+        sums = ruvector.attention(q, k, v, "hash_based", normalize=False, **options)
+        np.testing.assert_allclose(weights @ v * (sums / (weights @ v))[:, :1], sums, rtol=1e-10)
+        if "mask" in options:
+            assert (weights[:, 4] == 0).all()
+        if "causal" in options:
+            assert (weights[np.arange(9) > np.arange(6)[:, None] + 3] == 0).all()
+        one = ruvector.attention_scores(q[2], k, "hash_based", **{n: x for n, x in options.items() if n != "causal"})
+        assert "causal" in options or np.allclose(one, weights[2], rtol=1e-13)
+    chances = (1 - np.arccos(np.clip(unit_rows(q) @ unit_rows(k).T, -1, 1)) / np.pi) ** 8
+    expected = chances / chances.sum(-1, keepdims=True)
+    np.testing.assert_allclose(ruvector.attention_scores(q, k, "hash_based"), expected, rtol=1e-12)
+    hidden = ruvector.attention_scores(q, k, "hash_based", mask=np.zeros(9, bool))
+    assert (hidden == 0).all()
+
+
+def unit_rows(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
 def test_score_of_hash_based():
     q, k, _ = arrays("hash_based", 6, 6, np.float64)
     weights = oracle.yoso(q, k, np.eye(6), 5, False)

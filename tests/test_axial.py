@@ -13,7 +13,10 @@ SIZES = ((36, 36), (35, 35), (1, 36), (7, 45), (40, 25), (33, 64), (9, 3))
 
 
 def arrays_of(length, keys, dtype, *seed, lead=(2,)):
-    return [normal((*lead, *s), dtype, role, "axial", *seed) for s, role in (((length, 16), "q"), ((keys, 16), "k"), ((keys, 12), "v"))]
+    return [
+        normal((*lead, *s), dtype, role, "axial", *seed)
+        for s, role in (((length, 16), "q"), ((keys, 16), "k"), ((keys, 12), "v"))
+    ]
 
 
 def test_both_passes_against_the_definition(isa, dtype_name, dtype):
@@ -21,7 +24,11 @@ def test_both_passes_against_the_definition(isa, dtype_name, dtype):
         arrays = arrays_of(length, keys, dtype)
         for options in ({}, {"width": 7}, {"height": 3} if keys % 3 == 0 else {"width": 1}, {"width": keys + 4}):
             out = ruvector.axial_attention(*arrays, causal=causal, **options)
-            check(out, reference_axial.axial(*arrays, causal=causal, **options), f"{length} x {keys} {options} causal={causal}")
+            check(
+                out,
+                reference_axial.axial(*arrays, causal=causal, **options),
+                f"{length} x {keys} {options} causal={causal}",
+            )
 
 
 def masks_of(length, keys):
@@ -59,7 +66,9 @@ def test_the_result_is_the_weights_times_the_values(isa):
     for (length, keys), causal in itertools.product(SIZES, (False, True)):
         query, key, _ = arrays_of(length, keys, np.float64, "weights")
         out = ruvector.axial_attention(query, key, np.eye(keys), width=6, causal=causal)
-        np.testing.assert_allclose(out, ruvector.attention_scores(query, key, "axial", width=6, causal=causal), atol=1e-14)
+        np.testing.assert_allclose(
+            out, ruvector.attention_scores(query, key, "axial", width=6, causal=causal), atol=1e-14
+        )
 
 
 def test_causal_reaches_all_of_the_past_and_none_of_the_future(isa):

@@ -860,12 +860,63 @@ for function, points in ((ruvector.gyromidpoint, INSIDE), (ruvector.lorentz_cent
         f"{n} infinite weight", ValueError, says("weights", "inf"), function, points, [1.0, np.inf, 2.0][: len(points)]
     )
     case(f"{n} one point", ValueError, says("points", "(2,)"), function, points[0])
-case("mixed euclidean_dim", ValueError, says("euclidean_dim", 3), ruvector.mixed_curvature_attention, INSIDE, INSIDE, INSIDE, euclidean_dim=3)
-case("mixed euclidean_dim -2", ValueError, says("euclidean_dim", -2), ruvector.get_attention, "mixed_curvature", euclidean_dim=-2)
-case("mixed curvature of three heads", ValueError, exactly("curvature shape (3,) does not broadcast to the leading axes (2,)"), ruvector.attention, [INSIDE, INSIDE], [INSIDE, INSIDE], [INSIDE, INSIDE], "mixed_curvature", curvature=[1.0, 2.0, 3.0])
-case("mixed mask of other keys", ValueError, says("mask", "(4,)"), ruvector.mixed_curvature_attention, INSIDE, INSIDE, INSIDE, mask=[True] * 4)
-case("mixed weight", ValueError, says("hyperbolic_weight", -1), ruvector.get_attention, "mixed_curvature", hyperbolic_weight=-1)
-case("mixed value outside", ValueError, says("value[0]"), ruvector.mixed_curvature_attention, INSIDE, INSIDE, OUTSIDE * 2, value_euclidean_dim=0)
+case(
+    "mixed euclidean_dim",
+    ValueError,
+    says("euclidean_dim", 3),
+    ruvector.mixed_curvature_attention,
+    INSIDE,
+    INSIDE,
+    INSIDE,
+    euclidean_dim=3,
+)
+case(
+    "mixed euclidean_dim -2",
+    ValueError,
+    says("euclidean_dim", -2),
+    ruvector.get_attention,
+    "mixed_curvature",
+    euclidean_dim=-2,
+)
+case(
+    "mixed curvature of three heads",
+    ValueError,
+    exactly("curvature shape (3,) does not broadcast to the leading axes (2,)"),
+    ruvector.attention,
+    [INSIDE, INSIDE],
+    [INSIDE, INSIDE],
+    [INSIDE, INSIDE],
+    "mixed_curvature",
+    curvature=[1.0, 2.0, 3.0],
+)
+case(
+    "mixed mask of other keys",
+    ValueError,
+    says("mask", "(4,)"),
+    ruvector.mixed_curvature_attention,
+    INSIDE,
+    INSIDE,
+    INSIDE,
+    mask=[True] * 4,
+)
+case(
+    "mixed weight",
+    ValueError,
+    says("hyperbolic_weight", -1),
+    ruvector.get_attention,
+    "mixed_curvature",
+    hyperbolic_weight=-1,
+)
+case(
+    "mixed value outside",
+    ValueError,
+    says("value[0]"),
+    ruvector.mixed_curvature_attention,
+    INSIDE,
+    INSIDE,
+    OUTSIDE * 2,
+    value_euclidean_dim=0,
+)
 
 # States --------------------------------------------------------------------------------------------------------------
 
@@ -1490,13 +1541,39 @@ case("fewer than no global tokens", ValueError, says("tokens", -1), P.global_tok
 case("index past the keys", IndexError, says("indices[1]", 3), P.from_csr, [0, 2], [0, 3], 3)
 case("index before the keys", IndexError, says("indices[0]", -1), P.from_csr, [0, 2], [-1, 2], 3)
 case("indptr that falls", ValueError, says("indptr", "rise"), P.from_csr, [0, 2, 1], [0], 3)
-for make, option in ((P.bigbird, "block_size"), (P.random_blocks, "block_size"), (P.strided, "stride"), (P.fixed, "stride"), (P.axial, "height")):
+for make, option in (
+    (P.bigbird, "block_size"),
+    (P.random_blocks, "block_size"),
+    (P.strided, "stride"),
+    (P.fixed, "stride"),
+    (P.axial, "height"),
+):
     case(f"{make.__name__} {option} past 2**40", ValueError, says(option, "2**40", 2**60), make, 2**60)
 case("axial width past 2**40", ValueError, says("width", "2**40", 2**60), P.axial, None, 2**60)
 case("dilation past 2**40", ValueError, says("dilation", "2**40", 2**60), P.dilated, 4, 2**60)
 case("blocks past 2**40", ValueError, says("block_size", "2**40", 2**60), P.blocks, [[True]], (8, 2**60))
-case("bigbird of blocks past 2**40", ValueError, says("block_size", "2**40", 2**60), ruvector.attention, Q, K, V, "bigbird", block_size=2**60)
-case("block_sparse of blocks past 2**40", ValueError, says("block_size", "2**40", 2**60), ruvector.attention, Q, K, V, "block_sparse", block_size=2**60)
+case(
+    "bigbird of blocks past 2**40",
+    ValueError,
+    says("block_size", "2**40", 2**60),
+    ruvector.attention,
+    Q,
+    K,
+    V,
+    "bigbird",
+    block_size=2**60,
+)
+case(
+    "block_sparse of blocks past 2**40",
+    ValueError,
+    says("block_size", "2**40", 2**60),
+    ruvector.attention,
+    Q,
+    K,
+    V,
+    "block_sparse",
+    block_size=2**60,
+)
 case("indices of fractions", TypeError, says("indices", "float64"), P.from_csr, [0, 1], [0.5], 3)
 case("mask of numbers", TypeError, says("mask", "boolean"), P.from_mask, np.ones((2, 3)))
 case("flash blocks past the core's", ValueError, says("block_size", 2**60), ruvector.flash_attention, Q, K, V, 2**60)
@@ -1859,8 +1936,26 @@ case("rerank text", TypeError, says("stages", "'cross'"), retrieval.rerank, VECT
 case("rerank none", ValueError, says("stages", "at least one"), retrieval.rerank, VECTOR, TABLE, 3, [])
 case("rerank no type", TypeError, says("stages[0]", "type"), retrieval.rerank, VECTOR, TABLE, 3, [{"keep": 3}])
 case("rerank no keep", ValueError, says("stages[0]", "keep"), retrieval.rerank, VECTOR, TABLE, 3, ["cross", "cross"])
-case("rerank last keep", ValueError, says("last", "keep 3"), retrieval.rerank, VECTOR, TABLE, 3, [{"type": "cross", "keep": 3}])
-case("rerank option", TypeError, says("cross", "heads"), retrieval.rerank, VECTOR, TABLE, 3, [{"type": "cross", "heads": 3}])
+case(
+    "rerank last keep",
+    ValueError,
+    says("last", "keep 3"),
+    retrieval.rerank,
+    VECTOR,
+    TABLE,
+    3,
+    [{"type": "cross", "keep": 3}],
+)
+case(
+    "rerank option",
+    TypeError,
+    says("cross", "heads"),
+    retrieval.rerank,
+    VECTOR,
+    TABLE,
+    3,
+    [{"type": "cross", "heads": 3}],
+)
 
 
 @pytest.mark.parametrize(("call", "arguments", "options", "error", "pattern"), CASES)

@@ -37,7 +37,9 @@ def test_the_page_of_types_is_what_the_command_writes(tmp_path):
     assert page == own, "run: ruvector types --markdown docs/types.md"
     # other kernels and matrix products round otherwise, to which the pseudo-inverse is the most sensitive
     number = r"(?<=: )\d[0-9.e+-]*"
-    assert re.sub(number, "#", errors) == re.sub(number, "#", own_errors), "run: ruvector types --markdown docs/types.md"
+    assert re.sub(number, "#", errors) == re.sub(number, "#", own_errors), (
+        "run: ruvector types --markdown docs/types.md"
+    )
     shown, found = (np.array([float(x) for x in re.findall(number, text)]) for text in (errors, own_errors))
     np.testing.assert_allclose(found, shown, rtol=0.1)
 
@@ -144,7 +146,9 @@ def test_examples_of_a_page_are_right(page):
         pytest.importorskip("safetensors", reason="the page reads a model from a file")
     text = path.read_text(encoding="utf-8")
     # every block of Python is an example
-    assert all(re.match(r">>> ", block) for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    assert all(
+        re.match(r">>> ", block) for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    )
     code = f"import doctest, sys; r = doctest.testfile({str(path)!r}, False); print(*r); sys.exit(r.failed > 0)"
     failed, tried = map(int, check_python(code).split()[-2:])
     assert failed == 0 and tried > 10

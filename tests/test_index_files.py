@@ -1,6 +1,7 @@
 """Files of an AttentionIndex: what comes back, what is refused, and what a crash leaves."""
 
 import hashlib
+import io
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import threading
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -141,11 +143,112 @@ def test_a_file_that_is_cut_off_or_longer_is_refused(tmp_path):
     assert issubclass(IndexFileError, ValueError)
 
 
-def test_without_the_checksum_damaged_files_load_or_are_refused_cleanly(tmp_path):
+def parts_of(data):
+    """Start and end of every part of a file, by name: one begins where the one before ends."""
+    parts, at = {}, 0
+
+    def part(name, end):
+        nonlocal at
+        assert at < end <= len(data), name
+        parts[name], at = (at, end), end
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for member in archive.infolist():
+            assert member.header_offset == at
+            name, extra = (int.from_bytes(data[at + i : at + i + 2], "little") for i in (26, 28))
+            part(f"{member.filename}: header", at + 30)
+            part(f"{member.filename}: name and padding", at + name + extra)
+            end = at + member.file_size
+            part(f"{member.filename}: npy header", at + 10 + int.from_bytes(data[at + 8 : at + 10], "little"))
+            if at < end:
+                part(f"{member.filename}: numbers", end)
+        assert archive.start_dir == at
+        part("directory", len(data) - len(archive.comment) - 22)
+        part("end of the directory", at + 22)
+        words = archive.comment.split(b" ")
+        assert words[0] == b"ruvector"
+        for name, word in zip(("project", "kind", "version", "hash", "digest"), words):
+            part(f"seal: {name}", at + len(word) + (name != "digest"))
+    assert at == len(data)
+    return parts
+
+
+FILES = {
+    "numbers": (lambda: made(40, 16), ("ids", "vectors")),
+    "text": (lambda: made(40, 16, text=True), ("names", "ends", "vectors")),
+    "parameter": (
+        lambda: made(40, 16, kind="performer", projection=normal((8, 16), np.float64, "projection")),
+        ("parameter.projection", "ids", "vectors"),
+    ),
+    "nothing": (lambda: AttentionIndex(16), ("ids", "vectors")),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_no_part_of_a_file_can_be_damaged_unseen(tmp_path, kind):
+    """Header, directory, seal and each array: bits that change, zeros of a page that was never written, a byte more or less, and
+    an end that is missing."""
     path, bad = tmp_path / "whole.npz", tmp_path / "bad.npz"
-    made(40, 16).save(path)
+    make, arrays = FILES[kind]
+    make().save(path)
+    data = path.read_bytes()
+    parts = parts_of(data)
+    expected = {f"{name}.npy: npy header" for name in ("facts", *arrays)}
+    assert {name for name in parts if name.endswith("npy header")} == expected
+    if kind != "nothing":
+        assert {f"{name}.npy: numbers" for name in ("facts", *arrays)} <= set(parts)
+    for name, (start, end) in parts.items():
+        half = (start + end) // 2
+        damaged = {
+            f"bit {at - start}": data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :] for at in (start, half, end - 1)
+        }
+        damaged["zeros"] = data[:start] + bytes(end - start) + data[end:]
+        damaged["a byte more"] = data[:half] + b"x" + data[half:]
+        damaged["a byte less"] = data[:half] + data[half + 1 :]
+        damaged["left out"] = data[:start] + data[end:]
+        damaged["twice"] = data[:end] + data[start:]
+        damaged["cut off before"] = data[:start]
+        damaged["cut off inside"] = data[:half]
+        for how, changed in damaged.items():
+            bad.write_bytes(changed)
+            for mmap in (False, True):
+                if changed == data:
+                    AttentionIndex.load(bad, mmap=mmap)
+                    assert (how, bytes(end - start)) == ("zeros", data[start:end])
+                    continue
+                with pytest.raises(IndexFileError, match="bad.npz"):
+                    AttentionIndex.load(bad, mmap=mmap)
+                    pytest.fail(f"{name}, {how}")
+
+
+def test_what_stands_behind_a_file_is_refused(tmp_path):
+    path, other, bad = (tmp_path / f"{name}.npz" for name in ("whole", "other", "bad"))
+    index, second = made(40, 16), made(7, 16)
+    index.save(path)
+    second.save(other)
+    data, more = path.read_bytes(), other.read_bytes()
+    seal = data[parts_of(data)["seal: project"][0] :]
+    for behind in (b"\0", b"\n", bytes(4096), b"garbage" * 20, seal, data, more, more[: len(more) // 2]):
+        bad.write_bytes(data + behind)
+        for mmap in (False, True):
+            with pytest.raises(IndexFileError, match="bad.npz"):
+                AttentionIndex.load(bad, mmap=mmap)
+            # without the checksum, the last whole file with a seal at the end is what counts
+            if behind in (seal, data, more):
+                assert equal(AttentionIndex.load(bad, mmap=mmap, verify=False), second if behind is more else index)
+            else:
+                with pytest.raises(IndexFileError, match="bad.npz"):
+                    AttentionIndex.load(bad, mmap=mmap, verify=False)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "text", "parameter"])
+def test_without_the_checksum_damaged_files_load_or_are_refused_cleanly(tmp_path, kind):
+    path, bad = tmp_path / "whole.npz", tmp_path / "bad.npz"
+    whole = FILES[kind][0]()
+    whole.save(path)
     data, rng, loaded = path.read_bytes(), random.Random(7), 0
-    vectors = data.index(np.ascontiguousarray(made(40, 16).vectors).tobytes())
+    vectors = parts_of(data)["vectors.npy: numbers"][0]
+    assert data[vectors:].startswith(np.ascontiguousarray(whole.vectors).tobytes())
     for at in [vectors + 5, *(rng.randrange(len(data) - 90) for _ in range(800))]:
         changed = bytearray(data)
         changed[at] ^= 1 << rng.randrange(8)
@@ -157,6 +260,10 @@ def test_without_the_checksum_damaged_files_load_or_are_refused_cleanly(tmp_path
             assert at != vectors + 5
             continue
         assert index.vectors.shape == (len(index), index.dim)
+        assert index.search(whole.vectors[0], 5).ids.shape == (5,)
+        if len(set(index)) < len(index):
+            with pytest.raises(IndexFileError, match="an id more than once"):
+                assert 0 in index
     assert loaded > 300
 
 
@@ -208,7 +315,7 @@ def test_sealed_files_that_are_no_index(tmp_path):
 def test_files_that_are_not_there_or_cannot_be_written(tmp_path):
     with pytest.raises(FileNotFoundError):
         AttentionIndex.load(tmp_path / "none.npz")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="'.*no folder'$"):
         made().save(tmp_path / "no folder" / "x.npz")
     with pytest.raises(OSError):
         made().save(tmp_path)

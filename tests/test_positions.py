@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import ruvector
-from ruvector.mechanisms.positions import _t5_buckets
+from ruvector.mechanisms.relative import _t5_buckets
 from support import DTYPES, check_python, generator, normal, peak_allocation, same_bits
 
 FLOATS = ("float32", "float64")

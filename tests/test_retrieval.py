@@ -122,3 +122,79 @@ def test_rerank_puts_nan_last():
 
 def test_gat_search_is_found_here_too():
     assert gat_search is ruvector.gat_search
+
+
+# The usage guide's examples, with tables as arrays ---------------------------------------------------------------------
+
+
+def nearest(query, table, count):
+    """``ORDER BY embedding <-> query LIMIT count``"""
+    return np.argsort(((table.astype(float) - query) ** 2).sum(-1), kind="stable")[:count]
+
+
+def test_document_reranking_of_the_usage_guide():
+    table, query = normal((60, 768), np.float32, "documents"), normal((768,), np.float32, "query")
+    documents = ruvector.AttentionIndex(768)
+    documents.add(table, [f"title {i}" for i in range(60)])
+    initial = nearest(query, table, 20)
+    found = documents.search(query, 10, filter=[f"title {i}" for i in initial])
+    scores = reference.products(query[None], table)[0]
+    expected = sorted(initial, key=lambda i: -scores[i])[:10]
+    assert found.ids.tolist() == [f"title {i}" for i in expected]
+    np.testing.assert_allclose(found.scores, scores[expected], rtol=0, atol=1e-4)
+
+
+def test_semantic_search_of_the_usage_guide():
+    def semantic_search_with_attention(documents, query_embedding, num_results=10, num_heads=8):
+        candidates = nearest(query_embedding, documents, num_results * 2)
+        index = ruvector.AttentionIndex(documents.shape[1], "multi_head", num_heads)
+        index.add(documents[candidates], candidates)
+        return index.search(query_embedding, num_results)
+
+    table, query = normal((80, 768), np.float32, "documents"), normal((768,), np.float32, "query")
+    found = semantic_search_with_attention(table, query)
+    scores = reference.products(query[None], table, 8)[0]
+    expected = sorted(nearest(query, table, 20), key=lambda i: -scores[i])[:10]
+    assert found.ids.tolist() == expected
+    for i, score in zip(found.ids, found.scores):
+        one = ruvector.attention_score(query, table[i], "multi_head", num_heads=8)
+        np.testing.assert_allclose(score, one, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="Query dimension 768 must be divisible by num_heads 5"):
+        semantic_search_with_attention(table, query, num_heads=5)
+
+
+def test_query_document_matching_of_the_usage_guide():
+    """Five nearest documents of each query by their relevance; with rows of one length the nearest are the most relevant."""
+    queries, base = normal((6, 384), np.float32, "queries"), normal((90, 384), np.float32, "base")
+    queries, base = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (queries, base))
+    found = match(queries, base, "cross", k=5)
+    scores = reference.products(queries, base)
+    for query, ids, relevance in zip(found.query_ids, found.ids, found.scores):
+        assert ids.tolist() == nearest(queries[query], base, 5).tolist()
+        np.testing.assert_allclose(relevance, scores[query, ids], rtol=0, atol=1e-7)
+        assert relevance[0] == ruvector.attention_score(queries[query], base[ids[0]], "cross")
+    with pytest.raises(ValueError, match="^Query and key dimensions must match: 768 vs 384$"):
+        match(normal((2, 768), np.float32, "wide"), base, "cross")
+
+
+def test_batch_processing_of_the_usage_guide():
+    """Every query with every document, ordered by query and score."""
+    queries, documents = normal((4, 64), np.float32, "queries"), normal((30, 64), np.float32, "documents")
+    found = match(queries, documents, k=None)
+    rows = [(q, d, s) for q, ids, line in zip(found.query_ids, found.ids, found.scores) for d, s in zip(ids, line)]
+    assert len(rows) == 120
+    expected = [(q, d, ruvector.attention_score(queries[q], documents[d])) for q in range(4) for d in range(30)]
+    assert rows == sorted(expected, key=lambda row: (row[0], -row[2]))
+
+
+def test_two_stages_of_the_usage_guide():
+    documents, query = normal((400, 64), np.float64, "documents"), normal((64,), np.float64, "query") * 2
+    first = reference.order(reference.products(query[None], documents), 100)[0]
+    refined = reference.head_weights(query[None], documents[first], 8)[0]
+    expected = first[np.argsort(-refined, kind="stable")[:10]]
+    found = rerank(query, documents)
+    assert found.ids.tolist() == expected.tolist()
+    np.testing.assert_allclose(found.weights, np.sort(refined)[::-1][:10], rtol=1e-12)
+    # the heads' weights over the stage's rows are those that the multi-head attention of the second stage mixes
+    mixed = ruvector.attention_scores(query, documents[first], "multi_head", num_heads=8)
+    np.testing.assert_allclose(np.sort(mixed)[::-1][:10], found.weights, rtol=1e-12)

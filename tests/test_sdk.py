@@ -6,7 +6,6 @@ import importlib
 import inspect
 import itertools
 import pickle
-import warnings
 
 import numpy as np
 import pytest
@@ -36,62 +35,6 @@ def inputs_of(name):
 
 def built_like(name):
     return {"lorentz": {"space_only": True}}.get(name, {})
-
-
-# The lines of the guide ----------------------------------------------------------------------------------------------
-
-
-def test_quick_start():
-    attention = sdk.multi_head(768, 12).dropout(0.1).causal(True).build()
-    query = np.full(768, 0.5)
-    keys, values = [query] * 10, [query] * 10
-    output = attention.compute(query, keys, values)
-    assert output.shape == (768,)
-    np.testing.assert_allclose(output, 0.5, rtol=0, atol=1e-12)
-    assert same_bits(output, attention(query, keys, values))
-
-
-@pytest.mark.parametrize(
-    ("builder", "name", "params"),
-    [
-        (sdk.scaled_dot(512), "scaled_dot", {}),
-        (sdk.multi_head(768, 12), "multi_head", {"num_heads": 12}),
-        (sdk.flash(1024, 128), "flash_v2", {"block_size": 128}),
-        (sdk.linear(512, 256), "performer", {"num_features": 256}),
-        (sdk.linear(512, 512 // 4), "performer", {"num_features": 128}),
-        (sdk.local_global(512, 256), "longformer", {"window_size": 256, "global_tokens": 1}),
-        (sdk.hyperbolic(512, -1.0), "poincare", {"curvature": -1.0}),
-        (sdk.moe(512, 8, 2), "moe", {"num_experts": 8, "top_k": 2}),
-        (
-            sdk.moe(512, 16, 2).expert_capacity(1.5).jitter_noise(0.1),
-            "moe",
-            {"capacity_factor": 1.5, "jitter_noise": 0.1},
-        ),
-    ],
-)
-def test_functions_of_the_guide(builder, name, params):
-    attention = builder.build(strict=True)
-    assert attention.name == name
-    assert attention.dim == builder.dim
-    assert params.items() <= dict(attention.params).items()
-    query, keys, values = (points(name, a) for a in qkv(3, 10, attention.dim))
-    expected = ruvector.attention(query, keys, values, name, **{k: v for k, v in params.items()}, **built_like(name))
-    if "jitter_noise" in params:
-        expected = ruvector.moe_attention(query, keys, values, 16, 2, capacity_factor=1.5, jitter_noise=0.1)
-    assert same_bits(attention(query, keys, values), expected)
-
-
-def test_the_listing_of_all_options_builds_and_warns():
-    builder = sdk.AttentionBuilder(512).multi_head(8).dropout(0.1).causal(True).expert_capacity(1.25).jitter_noise(0.01)
-    with pytest.warns(
-        sdk.UnusedOptionWarning, match="'multi_head' does not use expert_capacity, jitter_noise"
-    ) as caught:
-        attention = builder.build()
-    assert len(caught) == 1
-    assert caught[0].filename == __file__
-    assert attention == sdk.multi_head(512, 8).dropout(0.1).causal().build(strict=True)
-    with pytest.raises(TypeError, match="expert_capacity, jitter_noise"):
-        builder.build(strict=True)
 
 
 # Options -------------------------------------------------------------------------------------------------------------
@@ -208,6 +151,53 @@ def test_rotation_gives_any_pattern_rotary_positions():
     alone = sdk.scaled_dot(32).rotate().build()
     reference.check(alone(q, k, v), reference.rope(q, k, v, num_heads=1))
     assert alone(q[0], k, v).shape == (32,)
+
+
+def test_each_option_of_rotation_is_seen():
+    q, k, v = qkv(6, 40, 32)
+    plain = sdk.scaled_dot(32).num_heads(4).rotate().build()(q, k, v)
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+    for options in ({"base": 500.0}, {"interleaved": True}, {"rotary_dim": 4}, {"scaling": yarn}):
+        out = sdk.scaled_dot(32).num_heads(4).rotate(**options).build()(q, k, v)
+        reference.check(out, reference.rope(q, k, v, num_heads=4, num_kv_heads=4, **options), options)
+        assert np.abs(out - plain).max() > 1e-3, options
+
+
+# Of every type: the option's name in messages, what gives it, and the builder without it.
+OPTIONS = {
+    "causal": lambda b: b.causal(),
+    "scale": lambda b: b.scale(0.37),
+    "dropout": lambda b: b.dropout(0.5),
+    "num_heads": lambda b: b.num_heads(2),
+    "head_dim": lambda b: b.head_dim(32),
+    "rotate": lambda b: b.rotate(),
+    "expert_capacity": lambda b: b.expert_capacity(0.25),
+    "jitter_noise": lambda b: b.jitter_noise(0.3),
+}
+# What a type does by itself already.
+ALREADY = {("sliding_window", "causal"), ("sparse", "causal")}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("name", NAMES)
+def test_an_option_of_any_type_is_seen_or_named(name, option):
+    # rezero's branch counts for nothing until its factor is learned
+    builder = sdk.AttentionBuilder(64).type(name, **built_like(name), **({"alpha": 0.5} if name == "rezero" else {}))
+    with_it, plain = OPTIONS[option](builder), builder.build(strict=True)
+    try:
+        changed = with_it.build(strict=True)
+    except TypeError as error:
+        assert str(error) == f"attention type {name!r} does not use {option}"
+        with pytest.warns(sdk.UnusedOptionWarning, match=f"does not use {option}$"):
+            assert with_it.build() == plain
+        return
+    q, k, v = inputs_of(name)
+    call = {"training": True, "rng": 0} if option in ("dropout", "jitter_noise") else {}
+    outputs = []
+    for attention in (plain, changed):
+        width = attention.num_kv_heads * attention.head_dim
+        outputs.append(attention(q, k[:, :width], v[:, :width], **call))
+    assert same_bits(*outputs) == ((name, option) in ALREADY)
 
 
 # Weights -------------------------------------------------------------------------------------------------------------
@@ -441,54 +431,9 @@ def test_building_is_quick(builder):
     assert min(timeit.repeat(builder.build, number=20, repeat=30)) / 20 < 100e-6 * TIME_FACTOR
 
 
-# Presets -------------------------------------------------------------------------------------------------------------
+# Models by name ------------------------------------------------------------------------------------------------------
 
 P = sdk.AttentionPreset
-PRESETS = {
-    P.Bert: (768, "multi_head", 12, {"dropout": 0.1}),
-    P.Gpt: (768, "multi_head", 12, {"causal": True, "dropout": 0.1}),
-    P.Longformer: (512, "longformer", 8, {"window_size": 512, "global_tokens": 1, "dropout": 0.1}),
-    P.Performer: (512, "performer", 8, {"num_features": 256}),
-    P.FlashOptimized: (1024, "flash_v2", 16, {"block_size": 128}),
-    P.SwitchTransformer: (
-        512,
-        "moe",
-        1,
-        {"num_experts": 8, "top_k": 2, "capacity_factor": 1.25, "jitter_noise": 0.01, "dropout": 0.1},
-    ),
-    P.HyperbolicTree: (512, "poincare", 1, {"curvature": -1.0}),
-    P.T5: (768, "t5", 12, {"num_buckets": 32, "max_distance": 128, "dropout": 0.1}),
-    P.ViT: (768, "multi_head", 12, {}),
-    P.SparseTransformer: (512, "sparse", 8, {"pattern": "strided", "stride": 128, "causal": True}),
-}
-
-
-@pytest.mark.parametrize("preset", P)
-def test_presets(preset):
-    dim, name, heads, params = PRESETS[preset]
-    attention = preset.builder(dim).build(strict=True)
-    assert (attention.name, attention.num_heads, attention.dim) == (name, heads, dim)
-    found = dict(attention.params)
-    assert params.items() <= found.items()
-    assert found.get("causal", False) == params.get("causal", False)
-    assert (found.get("dropout") or 0.0) == params.get("dropout", 0.0)
-    assert preset.description
-    q, k, v = (points(name, x) for x in qkv(5, 9, dim))
-    out = attention(q, k, v)
-    assert out.shape == (5, dim)
-    oracles = {"multi_head": reference.multi_head, "longformer": reference.multi_head, "flash_v2": reference.multi_head}
-    if name in oracles:
-        reference.check(out, oracles[name](q, k, v, num_heads=heads, causal=found.get("causal", False)))
-    if name != "poincare" and name != "moe":
-        with pytest.raises(
-            ValueError, match="768 must be divisible by head_dim 64|100 must be divisible by head_dim 64"
-        ):
-            preset.builder(100).build()
-
-
-def test_heads_of_presets_follow_from_the_width():
-    for dim, heads in ((512, 8), (768, 12), (1024, 16)):
-        assert P.Bert.builder(dim).build().num_heads == heads
 
 
 @pytest.mark.parametrize(
@@ -537,57 +482,14 @@ def test_models_with_fewer_key_heads_run():
         wide = sdk.from_model_name(name)
         with pytest.raises(ValueError, match=f"num_heads {heads} \\* head_dim 128 must be 1024.*init project"):
             wide.build()
-        built = wide.init().build(strict=True)
-        assert (built.name, built.dim, built.num_heads, built.head_dim) == ("t5", 1024, heads, 128)
-        assert built.weights["w_o"].shape == (heads * 128, 1024)
-    assert sdk.from_model_name("llama-3.1-8b").build().params["scaling"].factor == 8.0
-
-
-def test_smart_selection():
-    assert sdk.for_sequences(512, 512) == P.Bert.builder(512)
-    assert sdk.for_sequences(512, 513) == sdk.for_sequences(512, 4096) == P.Longformer.builder(512)
-    assert sdk.for_sequences(512, 4097) == sdk.for_sequences(512, 8192) == P.Performer.builder(512)
-    assert sdk.for_graphs(256, True) == sdk.hyperbolic(256, -1.0)
-    assert sdk.for_graphs(256, False).build() == sdk.multi_head(256, 4).build()
-    assert sdk.for_large_scale(1024) == P.FlashOptimized.builder(1024)
-    assert sdk.for_vision(768, 16) == P.ViT.builder(768)
-    assert sdk.for_generation(768, 2048) == P.Gpt.builder(768)
-    assert sdk.for_generation(768, 2049).build() == sdk.flash(768, 128).num_heads(12).causal().build()
-    assert sdk.for_moe(512, 16, 4).build().params["top_k"] == 4
-    for builder in (
-        sdk.for_sequences(512, 9000),
-        sdk.for_vision(768, 16),
-        sdk.for_moe(512, 4, 1),
-        sdk.for_graphs(256, False),
-    ):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            assert builder.build()(*qkv(3, 5, builder.dim)).shape == (3, builder.dim)
-
-
-def create_long_context_attention(dim, max_len):
-    """The guide's example."""
-    if max_len <= 2048:
-        return sdk.multi_head(dim, 12).build()
-    if max_len <= 16384:
-        return sdk.local_global(dim, 512).build()
-    return sdk.linear(dim, dim // 4).build()
-
-
-def test_advanced_examples_of_the_guide():
-    found = [create_long_context_attention(768, n) for n in (2048, 16384, 16385)]
-    assert [a.name for a in found] == ["multi_head", "longformer", "performer"]
-    for attention in found:
-        assert attention(*qkv(4, 7, 768)).shape == (4, 768)
-    for tree in (True, False):
-        attention = sdk.hyperbolic(512, -1.0).build() if tree else sdk.multi_head(512, 8).build()
-        assert attention(*(points(attention.name, x) for x in qkv(4, 7, 512))).shape == (4, 512)
 
 
 # Docstrings ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["attention", "builder", "config", "pipeline", "presets", "stages"])
+@pytest.mark.parametrize(
+    "module", ["attention", "builder", "config", "layers", "models", "pipeline", "presets", "stages"]
+)
 def test_examples_of_the_docstrings_are_right(module):
     found = importlib.import_module(f"ruvector.sdk.{module}")
     result = doctest.testmod(found, optionflags=doctest.NORMALIZE_WHITESPACE)

@@ -140,6 +140,8 @@ Unknown = ruvector.UnknownAttentionType
 case("unknown type", Unknown, says("'flahs'", "flash_v2", "'flash'"), Builder(8).type, "flahs")
 case("type of a number", TypeError, says("type", 3), Builder(8).type, 3)
 case("unknown method", AttributeError, says("'flahs'", "'flash'"), getattr, Builder(8), "flahs")
+case("method of an option", AttributeError, says("'heads'", "Did you mean 'num_heads'?"), getattr, Builder(8), "heads")
+case("method of what is built", AttributeError, says("'compute'", "build()"), getattr, Builder(8), "compute")
 case("too many by position", TypeError, says("multi_head", "1 parameters", 2), Builder(8).multi_head, 2, 3)
 case("twice", TypeError, says("multi_head", "num_heads"), Builder(8).multi_head, 2, num_heads=3)
 case(

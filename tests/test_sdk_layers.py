@@ -589,6 +589,12 @@ def test_files_that_do_not_fit_are_refused_by_name(tmp_path):
         (folder / "config.json").write_text(json.dumps({"activation_function": "gelu_new", **config, **change}))
         with pytest.raises(ValueError, match=text):
             sdk.load(folder)
+    for path, text in (
+        (folder / "none", "none does not exist; load takes a model's folder"),
+        (folder.parent, r"config\.json does not exist; a model's folder holds it"),
+    ):
+        with pytest.raises(FileNotFoundError, match=text):
+            sdk.load(path)
     (folder / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         sdk.load(folder)

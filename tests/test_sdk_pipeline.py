@@ -309,48 +309,6 @@ def test_blocks(make):
     assert block.run(x[0], x, x).shape == (32,)
 
 
-# The guide -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_pipeline_of_the_guide_s_own_test():
-    attention = sdk.multi_head(512, 8).build()
-    pipeline = Pipeline().add_attention(attention).add_norm(N.LayerNorm)
-    query = np.full(512, 0.5)
-    output = pipeline.run(query, [query] * 10, [query] * 10)
-    assert len(output) == 512
-    # equal numbers have nothing left when their mean is taken away
-    np.testing.assert_allclose(output, 0, atol=1e-9)
-
-
-def test_pipelines_of_the_guide():
-    x = normal((6, 768), np.float32, "x")
-    attention = sdk.multi_head(768, 12).dropout(0.1).build()
-    quick = Pipeline().add_attention(attention).add_dropout(0.1).add_residual().add_norm(N.LayerNorm)
-    e = oracle.exact(x)
-    own = oracle.attention(reference.multi_head, e, e, e, num_heads=12)
-    oracle.check(quick.run(x), oracle.layer_norm(oracle.add(own, e)))
-    listing = (
-        Pipeline()
-        .add_attention(attention)
-        .add_norm(N.LayerNorm)
-        .add_dropout(0.1)
-        .add_residual()
-        .add_custom(lambda x: np.maximum(x, 0.0))
-    )
-    expected = oracle.add(oracle.layer_norm(own), e)
-    oracle.check(listing.run(x), np.maximum(expected, 0))
-    custom = (
-        Pipeline().add_norm(N.LayerNorm).add_attention(attention).add_dropout(0.1).add_residual().add_norm(N.LayerNorm)
-    )
-    n = oracle.layer_norm(e)
-    expected = oracle.layer_norm(oracle.add(oracle.attention(reference.multi_head, n, n, n, num_heads=12), e))
-    oracle.check(custom.run(x), expected)
-    local = sdk.flash(768, 128).build()
-    hybrid = Pipeline().add_attention(local).add_norm(N.LayerNorm).add_residual()
-    flash = oracle.attention(reference.scaled_dot, e, e, e)
-    oracle.check(hybrid.run(x), oracle.add(oracle.layer_norm(flash), e))
-
-
 def test_custom_stages_take_lists_for_a_vector():
     pipeline = Pipeline().add_custom(lambda x: [max(v, 0.0) for v in x])
     out = pipeline.run(np.array([-1.0, 2.0], np.float32))

@@ -6,12 +6,11 @@ typedef struct moments {
     double square;          /* mean of the squared deviations */
 } moments;
 
-RV_INLINE vwide deviation(vreal x, const moments *m, const int centre, const int exact, vreal before, vwide after)
+RV_INLINE vaway deviation(vreal x, const moments *m, const int centre, const int exact, vreal before, vwide after)
 {
-    vwide d = x_widen(exact ? x : v_mul(x, before));
-    if (centre)
-        d = x_sub(d, m->mean);
-    return exact ? d : x_mul(d, after);
+    x = exact ? x : v_mul(x, before);
+    vaway d = centre ? a_sub(x, m->mean) : a_from(x);
+    return exact ? d : a_scale(d, after);
 }
 
 /* Of x * before, the deviations (from 0 without `centre`) times `after`: powers of two, which are 1 where `exact`. Sums and mean
@@ -27,12 +26,12 @@ RV_INLINE moments moments_of(const real *x, int64_t n, const int centre, const i
     if (centre) {
         for (; i + 2 * RV_LANES <= n; i += 2 * RV_LANES) {
             vreal x0 = v_load(x + i), x1 = v_load(x + i + RV_LANES);
-            s0 = x_add(s0, x_widen(exact ? x0 : v_mul(x0, b)));
-            s1 = x_add(s1, x_widen(exact ? x1 : v_mul(x1, b)));
+            s0 = x_gather(s0, exact ? x0 : v_mul(x0, b));
+            s1 = x_gather(s1, exact ? x1 : v_mul(x1, b));
         }
         for (; i < n; i += RV_LANES) {
             vreal x0 = n - i < RV_LANES ? v_load_tail(x + i, n - i) : v_load(x + i);
-            s0 = x_add(s0, x_widen(exact ? x0 : v_mul(x0, b)));
+            s0 = x_gather(s0, exact ? x0 : v_mul(x0, b));
         }
         total = x_total(x_add(s0, s1), &tail);
         m.mean = x_div(x_set1(total, tail), count);
@@ -40,20 +39,24 @@ RV_INLINE moments moments_of(const real *x, int64_t n, const int centre, const i
         s0 = s1 = x_zero();
     }
     for (i = 0; i + 2 * RV_LANES <= n; i += 2 * RV_LANES) {
-        s0 = x_add_square(s0, deviation(v_load(x + i), &m, centre, exact, b, a));
-        s1 = x_add_square(s1, deviation(v_load(x + i + RV_LANES), &m, centre, exact, b, a));
+        s0 = x_gather_square(s0, deviation(v_load(x + i), &m, centre, exact, b, a));
+        s1 = x_gather_square(s1, deviation(v_load(x + i + RV_LANES), &m, centre, exact, b, a));
     }
     if (i + RV_LANES <= n) {
-        s0 = x_add_square(s0, deviation(v_load(x + i), &m, centre, exact, b, a));
+        s0 = x_gather_square(s0, deviation(v_load(x + i), &m, centre, exact, b, a));
         i += RV_LANES;
     }
     if (i < n) {
         /* lanes past the end deviate by nothing */
-        vwide held = x_widen(v_keep(v_lt(v_zero(), lanes_left), v_set1(1)));
-        s1 = x_add_square(s1, x_mul(deviation(v_load_tail(x + i, n - i), &m, centre, exact, b, a), held));
+        vaway d = deviation(v_load_tail(x + i, n - i), &m, centre, exact, b, a);
+        s1 = x_gather_square(s1, a_keep(v_lt(v_zero(), lanes_left), d));
     }
     total = x_total(x_add(s0, s1), &tail);
     m.square = total / (double)n;
+    if (centre) {
+        double left = x_left(m.mean) * (double)after;
+        m.square -= left * left;
+    }
     return m;
 }
 

@@ -289,25 +289,37 @@ RV_INLINE vreal v_gelu(vreal x)
     vreal t = v_mul(v_sub(a, k), s);
     /* what the quotient misses: a - k - t (a + k) = (a - k (t + 1)) - t a */
     t = v_fma(v_fnma(t, a, v_fnma(v_add(t, v_set1(1)), k, a)), s, t);
+    /* q times 2^-RV_HALFWAY, which the power has too much until it underflows */
+#define C(c) ((c) / RV_HALFWAY_POW2)
+    vreal z = v_mul(t, t);
 #if RV_REAL_BITS == 32
     /* degree 9, 1.9e-8 */
-    vreal q = RV_POLY10(t, 0.755285144f, -0.607896626f, 0.38713631f, -0.186522305f, 0.0604103543f, -0.00753092626f,
-        -0.00353823695f, 0.00157129904f, 0.000214323634f, -0.00011358397f);
+    vreal even = RV_POLY5(z, C(0.755285144f), C(0.38713631f), C(0.0604103543f), C(-0.00353823695f), C(0.000214323634f));
+    vreal odd = RV_POLY5(z, C(-0.607896626f), C(-0.186522305f), C(-0.00753092626f), C(0.00157129904f), C(-0.00011358397f));
 #else
     /* degree 22, 2.6e-17 */
-    vreal z = v_mul(t, t), even = RV_POLY12(z, 0.76919304975006297, 0.49530561596997247, 0.16502036617055599,
-        0.020795066796930977, -0.00079786937179691974, -5.937587173423591e-5, 1.6681706236300643e-5, -2.7703650888334018e-6,
-        4.347157451992206e-7, -6.732082559474352e-8, 8.3127956745019202e-9, -2.765992640823695e-10);
-    vreal q = v_fma(t, RV_POLY11(z, -0.66538250289005685, -0.31353315667128695, -0.069118638706863245, -0.0029933767629733935,
-        0.00054489901039473623, -4.9762585424452251e-5, 3.9803171296098735e-6, -3.3570809954006801e-7, 4.1463828105808449e-8,
-        -8.9513439807898046e-9, 1.7009507178771279e-9), even);
+    vreal even = RV_POLY12(z, C(0.76919304975006297), C(0.49530561596997247), C(0.16502036617055599), C(0.020795066796930977),
+        C(-0.00079786937179691974), C(-5.937587173423591e-5), C(1.6681706236300643e-5), C(-2.7703650888334018e-6),
+        C(4.347157451992206e-7), C(-6.732082559474352e-8), C(8.3127956745019202e-9), C(-2.765992640823695e-10));
+    vreal odd = RV_POLY11(z, C(-0.66538250289005685), C(-0.31353315667128695), C(-0.069118638706863245), C(-0.0029933767629733935),
+        C(0.00054489901039473623), C(-4.9762585424452251e-5), C(3.9803171296098735e-6), C(-3.3570809954006801e-7),
+        C(4.1463828105808449e-8), C(-8.9513439807898046e-9), C(1.7009507178771279e-9));
 #endif
+#undef C
     /* a^2 in two parts: its rounding alone would be a^2 / 4 units */
-    vreal square = v_mul(a, a), lost = v_lost(a, a, square), e, minus_n;
-    vreal f = v_exp_reduce(v_mul(square, v_set1((real)-0.5)), &e, &minus_n);
+    vreal square = v_mul(a, a), lost = v_lost(a, a, square), e;
+#if RV_HAVE_FMA
+    /* what v_exp_reduce does, with the half among the constants and one product the less, as it loses nothing here */
+    e = v_fma(square, v_set1(RV_LOG2E_HIGH * (real)-0.5), v_set1(RV_EXP2_MAGIC));
+    vreal f = v_fma(square, v_set1(RV_LOG2E_HIGH * (real)-0.5), v_sub(v_set1(RV_EXP2_MAGIC), e));
+    f = v_fma(square, v_set1(RV_LOG2E_LOW * (real)-0.5), f);
+#else
+    vreal minus_n, f = v_exp_reduce(v_mul(square, v_set1((real)-0.5)), &e, &minus_n);
+#endif
     f = v_fma(lost, v_set1(RV_LOG2E_HIGH * (real)-0.5), f);
-    vreal tail = v_mul(v_mul(v_mul(a, s), q), v_exp2_core(f, v_add(e, v_set1(RV_HALFWAY))));
-    tail = v_mul(tail, v_set1(1 / RV_HALFWAY_POW2));
+    /* in this order nothing is subnormal before the last product */
+    vreal power = v_exp2_core(f, v_add(e, v_set1(RV_HALFWAY)));
+    vreal tail = v_mul(v_mul(a, v_mul(s, power)), v_fma(t, odd, even));
     return v_copysign(v_sub(v_max(x, v_zero()), tail), x);
 }
 

@@ -122,6 +122,33 @@ RV_INLINE vwide x_add_square(vwide s, vwide d)
     vreal lost = v_fma(v_add(d.head, d.head), d.tail, v_lost(d.head, d.head, p));
     return x_make(t.head, v_add(s.tail, v_add(t.tail, lost)));
 }
+/* s + a, what the head loses left in the tail: for sums that x_total or x_add ends. */
+RV_INLINE vwide x_gather(vwide s, vreal a)
+{
+    vwide t = x_sum(s.head, a);
+    return x_make(t.head, v_add(s.tail, t.tail));
+}
+/* Deviations from a mean for the sum of their squares: from its head, each within a unit of its own, so that the mean square is
+ * too large by the square of what x_left returns. That tail is at most half the distance of two numbers as large as the mean,
+ * whose square is no more than that of the deviations themselves: little cancels. */
+typedef vreal vaway;
+
+RV_INLINE vaway a_from(vreal x) { return x; }
+RV_INLINE vaway a_sub(vreal x, vwide mean) { return v_sub(x, mean.head); }
+RV_INLINE vaway a_scale(vaway d, vwide by) { return v_mul(d, by.head); }
+RV_INLINE vaway a_keep(vmask m, vaway d) { return v_keep(m, d); }
+RV_INLINE vwide x_gather_square(vwide s, vaway d)
+{
+    vreal p = v_mul(d, d);
+    vwide t = x_sum(s.head, p);
+    return x_make(t.head, v_add(s.tail, v_add(t.tail, v_lost(d, d, p))));
+}
+RV_INLINE double x_left(vwide mean)
+{
+    real left[RV_LANES];
+    v_store(left, mean.tail);
+    return left[0];
+}
 RV_INLINE vreal x_head(vwide a) { return v_add(a.head, a.tail); }
 RV_INLINE vreal x_rest(vwide a) { return v_sub(a.tail, v_sub(x_head(a), a.head)); }
 RV_INLINE double x_total(vwide a, double *tail)

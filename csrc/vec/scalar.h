@@ -51,6 +51,11 @@
  *   x_from(p)               RV_LANES doubles; x_into(p, x) stores heads as doubles; x_widen(a) a vector
  *   x_diff(a, b)            a - b where neither has a tail
  *   x_add_square(s, d)      s + d^2
+ *   x_gather(s, a)          s + a vector, for sums that x_add or x_total ends
+ *   a_from(a)  a_sub(a, x)  a_scale(d, x)  a_keep(mask, d)
+ *                           deviations, vaway: of a vector from 0 and from a mean, times a power of two, 0 without the mask
+ *   x_gather_square(s, d)   s + the square of a deviation
+ *   x_left(x)               what a_sub leaves out of a mean whose lanes are one number, as a double
  *   x_mul_add(a, b, s)      a b + s (float only)
  *   x_head(a), x_rest(a)    a rounded to real; the real nearest to what that left
  *   x_total(a, tail)        sum of the lanes: returns the head

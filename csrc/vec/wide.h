@@ -30,6 +30,16 @@ RV_INLINE vwide x_sqrt(vwide a) { return x_make(h_sqrt(a.low), h_sqrt(a.high)); 
 RV_INLINE vwide x_diff(vwide a, vwide b) { return x_sub(a, b); }
 RV_INLINE vwide x_mul_add(vwide a, vwide b, vwide s) { return x_make(h_fma(a.low, b.low, s.low), h_fma(a.high, b.high, s.high)); }
 RV_INLINE vwide x_add_square(vwide s, vwide d) { return x_mul_add(d, d, s); }
+RV_INLINE vwide x_gather(vwide s, vreal a) { return x_add(s, x_widen(a)); }
+/* Deviations from a mean, from which nothing is left out. */
+typedef vwide vaway;
+
+RV_INLINE vaway a_from(vreal x) { return x_widen(x); }
+RV_INLINE vaway a_sub(vreal x, vwide mean) { return x_sub(x_widen(x), mean); }
+RV_INLINE vaway a_scale(vaway d, vwide by) { return x_mul(d, by); }
+RV_INLINE vaway a_keep(vmask m, vaway d) { return x_mul(d, x_widen(v_keep(m, v_set1(1)))); }
+RV_INLINE vwide x_gather_square(vwide s, vaway d) { return x_add_square(s, d); }
+RV_INLINE double x_left(vwide mean) { (void)mean; return 0; }
 RV_INLINE vreal x_head(vwide a) { return v_narrow(a.low, a.high); }
 RV_INLINE vreal x_rest(vwide a)
 {

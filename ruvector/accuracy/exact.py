@@ -186,7 +186,12 @@ def lorentz(a: NDArray[Any], b: NDArray[Any]) -> Exact:
 
 
 def gat_rows(
-    x: NDArray[Any], edge_index: NDArray[Any], w: NDArray[Any], a_src: NDArray[Any], a_dst: NDArray[Any], rows: ArrayLike
+    x: NDArray[Any],
+    edge_index: NDArray[Any],
+    w: NDArray[Any],
+    a_src: NDArray[Any],
+    a_dst: NDArray[Any],
+    rows: ArrayLike,
 ) -> Exact:
     """A GAT layer at some nodes, heads side by side; x (N, in), w (H, in, out), a_src and a_dst (H, out), slope 0.2.
 

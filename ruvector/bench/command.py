@@ -85,7 +85,9 @@ def _list(options: argparse.Namespace) -> None:
     selected, claims, types = _select(options)
     listed = [[r.name, "1" if r.one_thread else "1, all", view.goals(r, 1), ", ".join(r.peers)] for r in selected]
     listed += [[c.name, "all" if c.all_threads else "1", "-", ""] for c in claims]
-    listed += [[growth.PREFIX + name, "1", f"exponent {growth.expected(growth.complexity(name)):g}", ""] for name in types]
+    listed += [
+        [growth.PREFIX + name, "1", f"exponent {growth.expected(growth.complexity(name)):g}", ""] for name in types
+    ]
     tables.show("rows", ("row", "threads", "goal", "other libraries"), listed)
 
 

@@ -330,7 +330,9 @@ class Patterned(Sparse):
         return patterns.to_mask(self.pattern, self.length, self.keys)
 
     def ours(self) -> Call:
-        return Call(partial(ruvector.sparse_attention, self.query, self.key, self.value, self.pattern), precision="bounded")
+        return Call(
+            partial(ruvector.sparse_attention, self.query, self.key, self.value, self.pattern), precision="bounded"
+        )
 
 
 class Softmax(Problem):

@@ -211,7 +211,11 @@ def merge(runs: Sequence[Run]) -> Run:
 def _merge_growth(found: Sequence[Growth]) -> Growth:
     """The best time of each length."""
     timed = [g for g in found if g.times and g.sizes == found[-1].sizes]
-    return replace(timed[0], times=[min(times) for times in zip(*(g.times for g in timed), strict=True)]) if timed else found[0]
+    return (
+        replace(timed[0], times=[min(times) for times in zip(*(g.times for g in timed), strict=True)])
+        if timed
+        else found[0]
+    )
 
 
 def _least(values: Iterable[Any]) -> Any:

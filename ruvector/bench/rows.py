@@ -381,7 +381,10 @@ def _hyperboloid() -> Iterable[Row]:
             goal=goal,
             peers=HYPERBOLOID_PEERS,
             needs="lorentz_distance",
-            work=(2.0 * points * keys * dim if points > 1 else 0.0, 4.0 * (dim + 1) * (keys + points) + 4.0 * points * keys),
+            work=(
+                2.0 * points * keys * dim if points > 1 else 0.0,
+                4.0 * (dim + 1) * (keys + points) + 4.0 * points * keys,
+            ),
         )
 
 

@@ -103,7 +103,10 @@ def line(run: Run, measured: Measured) -> Line:
         cell.rate = rate_of(measured, cell.entry.best)
         roof = peaks.find(run.peaks, limit, isa, measured.threads)
         cell.part = cell.rate / roof if roof else None
-        others = {"numpy": measured.library("numpy"), "torch": measured.library("torch") or measured.library("torch_geometric")}
+        others = {
+            "numpy": measured.library("numpy"),
+            "torch": measured.library("torch") or measured.library("torch_geometric"),
+        }
         for who, other in {"best": best, **others}.items():
             if other and other.best:
                 cell.versus[who] = other.best / cell.entry.best

@@ -10,8 +10,10 @@ from ruvector import _coerce, patterns
 from ruvector import _lowering as low
 from ruvector._options import flag
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import attention_score, documented, merge_states
-from ruvector.mechanisms.sparse import attend, checked, checked_pair, hide, weights
+from ruvector._scores import attention_score
+from ruvector._states import merge_states
+from ruvector.functional import documented
+from ruvector.mechanisms.sparse import attend, checked, checked_pair, hide, one_head, weights
 
 
 class _Grid:
@@ -59,7 +61,9 @@ class _Grid:
         """
         if mask is None or mask.shape[-2] == 1 or self.keys == 0:
             return mask
-        seen = np.broadcast_to(mask if mask.dtype == bool else mask != -np.inf, (*mask.shape[:-2], self.length, self.keys))
+        seen = np.broadcast_to(
+            mask if mask.dtype == bool else mask != -np.inf, (*mask.shape[:-2], self.length, self.keys)
+        )
         some = np.logical_or.reduceat(seen, np.arange(0, self.keys, self.width), axis=-1)
         at, shown = np.arange(self.first, self.length), np.ones((*seen.shape[:-2], 1, self.keys), bool)
         shown[..., 0, self.position[at]] = some[..., at, self.position[at] // self.width]
@@ -95,9 +99,7 @@ def _in_turn_dropping(query, key, value, mask, grid, scale, dropout, rng):
 
 def _attend(query, key, value, *, mask, causal, scale, dropout, training, rng, height, width, mode):
     if mode == "joint":
-        return attend(
-            patterns.axial(height, width), query, key, value, mask, causal, scale, dropout, training, rng
-        )
+        return attend(patterns.axial(height, width), query, key, value, mask, causal, scale, dropout, training, rng)
     dtype = query.dtype
     query, mask, lead, single = checked(query, key, value, mask)
     grid = _Grid(height, width, query.shape[-2], key.shape[-2], causal)
@@ -129,7 +131,9 @@ def _weights(query, keys, mask, *, causal, scale, height, width, mode):
         for first in range(0, n, grid.width):
             last = min(first + grid.width, n)
             # the weights of one row of the grid, those of positions without a query on themselves
-            block = np.broadcast_to(np.eye(last - first, dtype=along.dtype), (*along.shape[:-2], last - first, last - first)).copy()
+            block = np.broadcast_to(
+                np.eye(last - first, dtype=along.dtype), (*along.shape[:-2], last - first, last - first)
+            ).copy()
             begin = min(max(first, n - grid.length), last)
             block[..., begin - first :, :] = along[..., begin - n + grid.length : last - n + grid.length, first:last]
             cell = grid.position % grid.width
@@ -234,5 +238,6 @@ add_type(
     ),
     fn=_attend,
     score=_score,
+    products=one_head,
     weights=_weights,
 )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ruvector import _primitives
-from ruvector.mechanisms.positions import _Call, _cut, _heads_of
+from ruvector.mechanisms._heads import Call, cut, heads_of
 
 # Bytes of the logits of a block: they are made, weighed and used where the second caches hold them. Products are those of the core,
 # not of NumPy: two pools of threads beside each other, of which one spins, made entmax attention of 1024 keys take from 35 to 1200 ms
@@ -53,7 +53,7 @@ class Block:
         call, low = self.call, -np.inf
         if call.mask is not None:
             mask = call.mask[self.batch]
-            mask = _cut(mask[self.heads] if len(mask) > 1 else mask, self.rows, self.keys.stop)
+            mask = cut(mask[self.heads] if len(mask) > 1 else mask, self.rows, self.keys.stop)
             mask = mask[..., self.keys.start :] if mask.shape[-1] > 1 else mask
             if mask.dtype == bool:
                 np.copyto(logits, low, where=~mask)
@@ -76,16 +76,16 @@ class _Sequence:
         query, key, value = (
             np.broadcast_to(x, (*call.lead, *x.shape[-2:]))[batch] for x in (call.query, call.key, call.value)
         )
-        self.query, self.key = (_heads_of(x, call.num_heads).swapaxes(0, 1) for x in (query, key))
+        self.query, self.key = (heads_of(x, call.num_heads).swapaxes(0, 1) for x in (query, key))
         self.bad = ()
         if values:
-            self.given = _heads_of(value, call.num_heads).swapaxes(0, 1)
+            self.given = heads_of(value, call.num_heads).swapaxes(0, 1)
             self.bad = np.flatnonzero(~np.isfinite(value).all(-1))
             if len(self.bad):
                 value = value.copy()
                 value[self.bad] = 0
             # (heads, dv, S): a result is a product of two rows
-            self.columns = np.ascontiguousarray(_heads_of(value, call.num_heads).transpose(1, 2, 0))
+            self.columns = np.ascontiguousarray(heads_of(value, call.num_heads).transpose(1, 2, 0))
 
     def blocks(self, form):
         call = self.call
@@ -141,7 +141,7 @@ def attend(call, form):
     """Attention of the logits and weights of a form."""
     out = np.zeros((*call.lead, call.q_len, call.value.shape[-1]), call.query.dtype)
     for batch in np.ndindex(*call.lead):
-        sequence, result = _Sequence(call, batch, True), _heads_of(out[batch], call.num_heads).swapaxes(0, 1)
+        sequence, result = _Sequence(call, batch, True), heads_of(out[batch], call.num_heads).swapaxes(0, 1)
         for block, weights, shown in _weighted(sequence, form):
             if call.rng is not None:
                 weights *= call.rng.random(weights.shape, np.float32) >= call.dropout
@@ -169,13 +169,13 @@ def type_of(make, heads=False, unit_scale=False):
     def run(query, key, value, *, mask, causal, scale, dropout, training, rng, **own):
         count = own.pop("num_heads") if heads else 1
         scale = 1.0 if unit_scale and scale is None else scale
-        call = _Call(query, key, value, mask, count, count, causal, scale, dropout, training, rng)
+        call = Call(query, key, value, mask, count, count, causal, scale, dropout, training, rng)
         return attend(call, make(call, **own))
 
     def weights(query, key, mask, *, causal, scale, **own):
         count = own.pop("num_heads") if heads else 1
         scale = 1.0 if unit_scale and scale is None else scale
-        call = _Call(query, key, key, mask, count, count, causal, scale)
+        call = Call(query, key, key, mask, count, count, causal, scale)
         return weights_of(call, make(call, **own))
 
     return {"fn": run, "weights": weights}

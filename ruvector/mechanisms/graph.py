@@ -8,7 +8,8 @@ from ruvector import _coerce, _graph
 from ruvector._options import flag, number, probability
 from ruvector._random import glorot, seed_of
 from ruvector.csr import graph_of
-from ruvector.functional import attention_scores, documented
+from ruvector._scores import attention_scores
+from ruvector.functional import documented
 
 _MOST_HEADS = 1024
 

@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 
-from ruvector.functional import documented, merge_states, partial_attention
+from ruvector import _coerce, _primitives
+from ruvector._states import merge_states, partial_attention
+from ruvector.functional import documented
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector.mechanisms import _rows
 
@@ -190,6 +192,20 @@ def _score(query, key, *, scale=None, num_hashes, tau, normalize):
     return (1 - np.arccos(np.clip((query * key).sum(-1), -1, 1)) / math.pi) ** tau
 
 
+def _table(query, key, *, scale=None, num_hashes, tau, normalize):
+    cosines = _primitives.scores(*(_rows.unit(x.astype(np.float64)) for x in (query, key)), 1.0)
+    return (1 - np.arccos(np.clip(cosines, -1, 1)) / math.pi) ** tau
+
+
+def _chances(query, keys, mask, *, causal, scale=None, num_hashes, tau, normalize):
+    """What the expectation mixes values with, over its sum."""
+    eye = np.eye(keys.shape[-2] if keys.ndim > 1 else 1, dtype=query.dtype)
+    call = get_attention("hash_based", tau=tau, normalize=False, causal=causal)
+    chances = call(query, keys, eye, mask=mask).astype(_coerce.computed_in(query.dtype))
+    total = chances.sum(-1, keepdims=True)
+    return (chances / np.where(total == 0, 1, total)).astype(query.dtype)
+
+
 def reformer_attention(
     query,
     key,
@@ -352,6 +368,9 @@ def _register():
         ),
         _yoso,
         score=_score,
+        table=_table,
+        share=True,
+        weights=_chances,
         lacks=("scale", "dropout"),
     )
 

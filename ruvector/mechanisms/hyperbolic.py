@@ -365,7 +365,9 @@ def exp_map(base, tangent, curvature=1.0):
     c = abs(_curvature(curvature))
     base, tangent, dtype = _pair(base, tangent, ("base", "tangent"))
     if np.isinf(tangent).any():
-        raise ValueError(f"tangent must be finite, got infinity at {tuple(map(int, np.argwhere(np.isinf(tangent))[0]))}")
+        raise ValueError(
+            f"tangent must be finite, got infinity at {tuple(map(int, np.argwhere(np.isinf(tangent))[0]))}"
+        )
     gap = _gaps(base, c, "base")[..., None]
     # squares of what is divided by the largest neither overflow nor vanish
     largest = np.abs(tangent).max(-1, keepdims=True, initial=0)
@@ -610,7 +612,9 @@ def _weights(weights, shape, name="points"):
     _coerce._broadcast((weights.shape[:-1], shape[:-2]), f"weights {weights.shape}, {name} {shape}")
     weights = _double(weights)
     if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError(f"weights must be finite and at least 0, got {weights[~(np.isfinite(weights) & (weights >= 0))][0]}")
+        raise ValueError(
+            f"weights must be finite and at least 0, got {weights[~(np.isfinite(weights) & (weights >= 0))][0]}"
+        )
     return weights[..., None]
 
 
@@ -626,7 +630,9 @@ def _average(space, excess, weights):
     missing = np.sum(weights * excess, -2, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = np.where(norm == 0, 0, space / norm) - np.where(length == 0, 0, total / length)
-    spread = np.where(length < reach / 2, reach - length, np.sum(weights * norm * _square(apart), -2, keepdims=True) / 2)
+    spread = np.where(
+        length < reach / 2, reach - length, np.sum(weights * norm * _square(apart), -2, keepdims=True) / 2
+    )
     gap = missing + spread
     time, minkowski = length + gap, np.sqrt(gap * (2 * length + gap))
     return total[..., 0, :], time[..., 0, :], minkowski[..., 0, :]

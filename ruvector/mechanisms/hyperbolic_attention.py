@@ -204,7 +204,9 @@ def _curvatures(curvature):
     return curvature
 
 
-def _mixed_score(query, key, *, curvature, euclidean_dim, euclidean_weight, hyperbolic_weight, scale, value_euclidean_dim):
+def _mixed_score(
+    query, key, *, curvature, euclidean_dim, euclidean_weight, hyperbolic_weight, scale, value_euclidean_dim
+):
     query, key, dtype = _pair(query, key, ("query", "key"))
     curvature = _curvatures(curvature)
     part = _split(query.shape[-1], euclidean_dim, "euclidean_dim")
@@ -213,6 +215,26 @@ def _mixed_score(query, key, *, curvature, euclidean_dim, euclidean_weight, hype
         distance = _pair_distances(query[..., part:], key[..., part:], _BALL, curvature, True)
         score = score - hyperbolic_weight * distance**2
     return ((1.0 if scale is None else scale) * score).astype(dtype)[()]
+
+
+def _mixed_table(
+    query, key, *, curvature, euclidean_dim, euclidean_weight, hyperbolic_weight, scale, value_euclidean_dim
+):
+    if np.ndim(curvature):
+        own = {"euclidean_dim": euclidean_dim, "value_euclidean_dim": value_euclidean_dim, "scale": scale}
+        own |= {"euclidean_weight": euclidean_weight, "hyperbolic_weight": hyperbolic_weight}
+        return _mixed_score(query[:, None], key, curvature=curvature, **own)
+    curvature = float(_curvatures(curvature))
+    query, key, dtype = _pair(query[:, None], key, ("query", "key"))
+    query, part = query[:, 0], _split(query.shape[-1], euclidean_dim, "euclidean_dim")
+    score = np.empty((len(query), len(key)))
+    for one, row in zip(query[:, :part], score):
+        row[...] = _square(one - key[:, :part])[:, 0]
+    score *= -euclidean_weight
+    if part < query.shape[-1]:
+        distance = _hyperbolic.cdist(query[:, part:], key[:, part:], _BALL, curvature, True, ("query", "key"))
+        score -= hyperbolic_weight * distance**2
+    return ((1.0 if scale is None else scale) * score).astype(dtype)
 
 
 def _mixed_fits(width, /, curvature, euclidean_dim, **own):
@@ -317,7 +339,9 @@ class _Mixed:
                 np.maximum(score, 0, out=score)
                 score *= -flat
                 if part < query.shape[-1]:
-                    distances = _hyperbolic.cdist(query[:, rows, part:], key[..., part:], _BALL, c, True, ("query", "key"))
+                    distances = _hyperbolic.cdist(
+                        query[:, rows, part:], key[..., part:], _BALL, c, True, ("query", "key")
+                    )
                     distances *= distances
                     distances *= curved
                     score -= distances
@@ -334,9 +358,7 @@ class _Mixed:
         return result[..., 0, :] if self.single else result
 
 
-def _mixed_attention(
-    query, key, value, *, mask, causal, scale, dropout, training, rng, value_euclidean_dim, **options
-):
+def _mixed_attention(query, key, value, *, mask, causal, scale, dropout, training, rng, value_euclidean_dim, **options):
     if value.ndim > 1 and value.shape[-1] < 1:
         raise ValueError(f"value must have at least one column, got {value.shape}")
     call = _Mixed(query, key, value, mask, causal, scale, **options)
@@ -361,7 +383,9 @@ def _mixed_attention(
             norm = np.sqrt(np.maximum((time - length) * (time + length), least))
             with np.errstate(invalid="ignore"):
                 space = np.where(time + norm == 0, 0, space / (time + norm))
-            result[(*at, rows)] = np.concatenate([out[..., :part].astype(call.dtype), _inside(space, c, call.dtype)], -1)
+            result[(*at, rows)] = np.concatenate(
+                [out[..., :part].astype(call.dtype), _inside(space, c, call.dtype)], -1
+            )
     return call.finish(result)
 
 
@@ -463,7 +487,14 @@ def _register():
             best_for="Data with flat and hierarchical parts",
             family="hyperbolic",
             parameters=(
-                Parameter("curvature", "nonzero", 1.0, None, None, "c = |curvature| of the ball; an array: one for each of the leading axes"),
+                Parameter(
+                    "curvature",
+                    "nonzero",
+                    1.0,
+                    None,
+                    None,
+                    "c = |curvature| of the ball; an array: one for each of the leading axes",
+                ),
                 Parameter("euclidean_dim", "int", -1, -1, None, "leading Euclidean columns of query and key; -1: half"),
                 Parameter("value_euclidean_dim", "int", -1, -1, None, "leading Euclidean columns of values; -1: half"),
                 Parameter("euclidean_weight", "float", 1.0, 0, None, "factor on the squared Euclidean distance"),
@@ -473,6 +504,7 @@ def _register():
         ),
         _mixed_attention,
         score=_mixed_score,
+        table=_mixed_table,
         weights=_mixed_weights,
         fits=_mixed_fits,
     )

@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 
-from ruvector import _coerce
+from ruvector import _coerce, _primitives
 from ruvector._options import flag, number
 from ruvector._random import projection as drawn
 from ruvector._registry import add_type, get_attention
-from ruvector.functional import documented, pair_scores
+from ruvector._scores import pair_scores
+from ruvector.functional import documented
 
 _MASK = """mask : array_like of bool, optional
         True = attend. Broadcasts to ``(..., 1, S)``: which keys are seen is the same for every query, since a mask that differs
@@ -293,7 +294,12 @@ def random_feature_attention(
     True
     """
     call = get_attention(
-        "random_feature", num_features=num_features, orthogonal=orthogonal, projection=projection, causal=causal, scale=scale
+        "random_feature",
+        num_features=num_features,
+        orthogonal=orthogonal,
+        projection=projection,
+        causal=causal,
+        scale=scale,
     )
     return call(query, key, value, mask=mask, training=flag(training, "training"), rng=rng, out=out)
 
@@ -362,7 +368,9 @@ class LinearState:
     ):
         self.head_dim = number(head_dim, "head_dim", whole=True)
         self.v_dim = self.head_dim if v_dim is None else number(v_dim, "v_dim", whole=True)
-        self.batch = tuple(number(n, "batch", whole=True) for n in (batch if isinstance(batch, (tuple, list)) else (batch,)))
+        self.batch = tuple(
+            number(n, "batch", whole=True) for n in (batch if isinstance(batch, (tuple, list)) else (batch,))
+        )
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise TypeError(f"dtype must be float32 or float64, got {self.dtype}")
@@ -373,7 +381,9 @@ class LinearState:
             raise ValueError(f"batch must be at most 8 sizes of at least 0, got {self.batch}")
         call = get_attention(attention_type, **params)
         if call.name not in _TYPES:
-            raise ValueError(f"attention type {call.name!r} has no state of fixed size; those that have: {', '.join(_TYPES)}")
+            raise ValueError(
+                f"attention type {call.name!r} has no state of fixed size; those that have: {', '.join(_TYPES)}"
+            )
         if "causal" in call.params:
             raise TypeError("LinearState has no option 'causal': attend sees all keys, step those up to its own")
         if call.name != "linear":
@@ -413,7 +423,9 @@ class LinearState:
             x = x[..., None, :]
         if x.ndim != len(self.batch) + 2 or x.shape[:-2] != self.batch or x.shape[-1] != width:
             lead = "".join(f"{n}, " for n in self.batch)
-            raise ValueError(f"{name} must have shape ({lead}n, {width}) or ({lead}{width}{'' if lead else ','}), got {shape}")
+            raise ValueError(
+                f"{name} must have shape ({lead}n, {width}) or ({lead}{width}{'' if lead else ','}), got {shape}"
+            )
         with np.errstate(over="ignore"):
             return _coerce.plain(x, self.dtype), single
 
@@ -461,7 +473,10 @@ class LinearState:
             0 where there are no keys.
         """
         query, single = self._rows(query, "query", self.head_dim)
-        empty = np.empty((*self.batch, 0, self.head_dim), self.dtype), np.empty((*self.batch, 0, self.v_dim), self.dtype)
+        empty = (
+            np.empty((*self.batch, 0, self.head_dim), self.dtype),
+            np.empty((*self.batch, 0, self.v_dim), self.dtype),
+        )
         return self._finish(query, *empty, None, single, out)
 
     def step(self, query, key, value, *, mask=None, out=None):
@@ -507,7 +522,9 @@ class LinearState:
         return self.copy()
 
     def __getstate__(self):
-        return {name: getattr(self, name) for name in self.__slots__ if name != "_states"} | {"_states": self._states.copy()}
+        return {name: getattr(self, name) for name in self.__slots__ if name != "_states"} | {
+            "_states": self._states.copy()
+        }
 
     def __setstate__(self, state):
         for name, value in state.items():
@@ -541,9 +558,67 @@ def _score(name):
     return score
 
 
+# Sums of products of features below which a pair is scored by itself: exponentials that vanish here have no digits left there.
+_VANISHING = 1e-250
+
+
+def _linear_table(query, key, *, scale, feature_map):
+    def features(x):
+        x = x.astype(float)
+        over = np.maximum(x, 0)
+        if feature_map == "relu":
+            return over
+        np.minimum(x, 0, out=x)
+        # x + 1 above 0, exp(x) below
+        return np.add(_primitives.exp(x, out=x), over, out=x)
+
+    return _primitives.scores(features(query), features(key), 1.0)
+
+
+def _projected(x, root, projection, num_features, orthogonal):
+    """Rows (n, d) times a root of the scale, and their products with the features (n, m): no bit depends on another row."""
+    x = x.astype(float) * root
+    if projection is None:
+        projection = drawn(num_features, x.shape[-1], orthogonal, None)
+    return x, _primitives.scores(x, np.ascontiguousarray(projection), 1.0)
+
+
+def _performer_table(query, key, *, scale, num_features, orthogonal, projection):
+    root = math.sqrt(1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    parts = []
+    for x in (query, key):
+        x, logs = _projected(x, root, projection, num_features, orthogonal)
+        most = logs.max(-1)
+        logs -= most[:, None]
+        parts.append((_primitives.exp(logs, out=logs), most - (x * x).sum(-1) / 2))
+    (q, q_log), (k, k_log) = parts
+    total = _primitives.scores(q, k, 1 / q.shape[-1])
+    score = _primitives.log(np.maximum(total, _VANISHING)) + q_log[:, None] + k_log
+    rows, columns = np.nonzero(total < _VANISHING)
+    if len(rows):
+        own = {"num_features": num_features, "orthogonal": orthogonal, "projection": projection, "scale": scale}
+        score[rows, columns] = _score("performer")(query[rows], key[columns], **own)
+    return score
+
+
+def _random_feature_table(query, key, *, scale, num_features, orthogonal, projection):
+    root, parts = math.sqrt(1.0 if scale is None else scale), []
+    for x in (query, key):
+        x = x.astype(float)
+        length = np.sqrt((x * x).sum(-1, keepdims=True))
+        _, angles = _projected(x / np.where(length == 0, 1, length), root, projection, num_features, orthogonal)
+        angles *= 1 / math.pi
+        parts.append(np.concatenate([_primitives.cospi(angles), _primitives.sinpi(angles)], -1))
+    return _primitives.scores(*parts, 1 / (parts[0].shape[-1] // 2))
+
+
+_TABLES = {"linear": _linear_table, "performer": _performer_table, "random_feature": _random_feature_table}
+
+
 def _register():
     for name in _TYPES:
-        add_type(name, score=_score(name), share=name != "performer")  # performer's score is a logarithm
+        # performer's score is a logarithm
+        add_type(name, score=_score(name), table=_TABLES[name], share=name != "performer")
 
 
 _register()

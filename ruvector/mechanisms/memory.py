@@ -10,7 +10,7 @@ from ruvector._random import glorot
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector.functional import COMMON_OPTIONS, documented
 from ruvector.mechanisms import _rows
-from ruvector.mechanisms.positions import _Call
+from ruvector.mechanisms._heads import Call
 
 # Kernels that nobody gave are those of rv_draw_run with this seed and the one after it.
 _SEED = 42
@@ -484,7 +484,7 @@ class FeedbackMemory(_Memory):
 
 
 def _feedback(query, key, value, *, mask, causal, scale, dropout, training, rng, layer_weights, w_key, w_value):
-    call = _Call(query, key, value, mask, 1, 1, False, scale, dropout, training, rng)
+    call = Call(query, key, value, mask, 1, 1, False, scale, dropout, training, rng)
     weights = np.zeros(2) if layer_weights is None else layer_weights
     if weights.shape != (2,):
         raise ValueError(

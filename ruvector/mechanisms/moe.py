@@ -118,7 +118,10 @@ def _capacity_factor(value):
 
 def _weighing(order, normalize):
     """The options of `top_k_gating`, checked."""
-    return {"order": one_of(order, "order", ("softmax_topk", "topk_softmax")), "normalize": flag(normalize, "normalize")}
+    return {
+        "order": one_of(order, "order", ("softmax_topk", "topk_softmax")),
+        "normalize": flag(normalize, "normalize"),
+    }
 
 
 def expert_capacity(num_tokens, num_experts, top_k=1, capacity_factor=1.25):
@@ -259,7 +262,9 @@ def _routing(tokens, logits, top_k, capacity_factor, **weighing):
         capacity = expert_capacity(*logits.shape, top_k, capacity_factor)
         weights[~_moe.group(indices, logits.shape[1], capacity)[3]] = 0
     shape = (*tokens.lead, top_k)
-    return Routing(indices.reshape(shape), weights.reshape(shape), logits.reshape(*tokens.lead, logits.shape[1]), capacity)
+    return Routing(
+        indices.reshape(shape), weights.reshape(shape), logits.reshape(*tokens.lead, logits.shape[1]), capacity
+    )
 
 
 def moe_route(
@@ -345,7 +350,11 @@ def moe_route(
     (array([6, 0, 0]), array([2, 3, 4, 5]))
     """
     num_experts, top_k = _experts(num_experts, top_k)
-    capacity_factor, jitter, weighing = _capacity_factor(capacity_factor), probability(jitter, "jitter"), _weighing(order, normalize)
+    capacity_factor, jitter, weighing = (
+        _capacity_factor(capacity_factor),
+        probability(jitter, "jitter"),
+        _weighing(order, normalize),
+    )
     noisy = flag(training, "training") and jitter > 0
     rng = _coerce.explicit_generator(rng, "jitter") if noisy else None
     tokens, gate = _tokens(embedding, gate)
@@ -506,7 +515,9 @@ class MixtureOfExperts:
         if gate is not None and not callable(gate):
             gate = _coerce.array(gate, "gate")
             if gate.ndim != 2 or gate.shape[1] != self.num_experts:
-                raise ValueError(f"gate must have shape (dim, num_experts) = (dim, {self.num_experts}), got {gate.shape}")
+                raise ValueError(
+                    f"gate must have shape (dim, num_experts) = (dim, {self.num_experts}), got {gate.shape}"
+                )
         self.gate = gate
         self.experts = None if experts is None else self._checked(experts)
         self.capacity_factor = _capacity_factor(capacity_factor)
@@ -544,7 +555,9 @@ class MixtureOfExperts:
         """
         logits = _coerce.array(logits, "logits")
         if logits.ndim < 1 or logits.shape[-1] != self.num_experts:
-            raise ValueError(f"logits must have shape (..., num_experts) = (..., {self.num_experts}), got {logits.shape}")
+            raise ValueError(
+                f"logits must have shape (..., num_experts) = (..., {self.num_experts}), got {logits.shape}"
+            )
         return top_k_gating(logits, self.top_k, order=self.order, normalize=self.normalize)
 
     def route(self, x, *, training=False, rng=None):
@@ -600,12 +613,16 @@ class MixtureOfExperts:
         x = _coerce.array(x, "x")
         stacked = isinstance(self.experts, np.ndarray)
         if stacked and x.ndim and x.shape[-1] != self.experts.shape[1]:
-            raise ValueError(f"x must have shape (..., {self.experts.shape[1]}), the width of the experts, got {x.shape}")
+            raise ValueError(
+                f"x must have shape (..., {self.experts.shape[1]}), the width of the experts, got {x.shape}"
+            )
         routing = self.route(x, training=training, rng=rng)
         _, starts, order, _ = _grouped(routing)
         dtype = _coerce._promote((x, self.experts) if stacked else (x,))
         tokens = x.reshape(-1, x.shape[-1])
-        parts = self._apply(tokens.astype(_coerce.computed_in(dtype) if stacked else dtype, copy=False)[order // self.top_k], starts)
+        parts = self._apply(
+            tokens.astype(_coerce.computed_in(dtype) if stacked else dtype, copy=False)[order // self.top_k], starts
+        )
         if not stacked:
             dtype = _coerce._promote((x, *parts))
         working = _coerce.computed_in(dtype)

@@ -208,7 +208,12 @@ def moe_attention(
     >>> ruvector.moe_attention(query, key, np.ones((9, 1)), num_experts=4, top_k=3)[0].round(12)
     array([1.])
     """
-    options = {"num_experts": num_experts, "top_k": top_k, "capacity_factor": capacity_factor, "jitter_noise": jitter_noise}
+    options = {
+        "num_experts": num_experts,
+        "top_k": top_k,
+        "capacity_factor": capacity_factor,
+        "jitter_noise": jitter_noise,
+    }
     options |= {"gate": gate, "w_q": w_q, "w_k": w_k, "w_v": w_v, "w_o": w_o}
     call = get_attention("moe", causal=causal, scale=scale, dropout=dropout, **options)
     return call(query, key, value, mask=mask, training=training, rng=rng, out=out)
@@ -230,15 +235,28 @@ add_type(
         best_for="Conditional computation, routing",
         family="experts",
         parameters=(
-            Parameter("num_experts", "int", 8, 1, None, "heads to choose from; divides the width where w_q is not given"),
+            Parameter(
+                "num_experts", "int", 8, 1, None, "heads to choose from; divides the width where w_q is not given"
+            ),
             Parameter("top_k", "int", 2, 1, None, "heads of a query, at most num_experts"),
-            Parameter("capacity_factor", "float", None, None, None, "an expert takes ceil(top_k * queries / num_experts * this)"),
-            Parameter("jitter_noise", "float", 0.0, 0.0, None, "relative noise on the router's input in training, below 1"),
+            Parameter(
+                "capacity_factor",
+                "float",
+                None,
+                None,
+                None,
+                "an expert takes ceil(top_k * queries / num_experts * this)",
+            ),
+            Parameter(
+                "jitter_noise", "float", 0.0, 0.0, None, "relative noise on the router's input in training, below 1"
+            ),
             Parameter("gate", "array", None, None, None, "router weights (width, num_experts); fixed ones when None"),
             Parameter("w_q", "array", None, None, None, "query projections (num_experts, width, h); slices when None"),
             Parameter("w_k", "array", None, None, None, "key projection that all heads share; identity when None"),
             Parameter("w_v", "array", None, None, None, "value projection that all heads share; identity when None"),
-            Parameter("w_o", "array", None, None, None, "output projections (num_experts, hv, out); identity when None"),
+            Parameter(
+                "w_o", "array", None, None, None, "output projections (num_experts, hv, out); identity when None"
+            ),
         ),
         reference="Zhang et al. 2022, Mixture of Attention Heads, arXiv:2210.05144",
     ),

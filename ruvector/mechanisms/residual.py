@@ -7,9 +7,9 @@ import numpy as np
 from ruvector import _coerce
 from ruvector._options import flag, number
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
+from ruvector.mechanisms._heads import Call, heads_of
 from ruvector.mechanisms.dense import Block, Form, type_of
-from ruvector.mechanisms.positions import _Call, _heads_of
-from ruvector.mechanisms.weights import _described, _products, softmax_rows
+from ruvector.mechanisms.weights import _described, _plain, _products, softmax_rows
 
 
 def _branch(query, key, value, core, mask, training, rng):
@@ -376,9 +376,9 @@ def realformer_logits(query, key, num_heads=8, *, previous=None, scale=None):
     query, key = _coerce.pair(query, key, "query", "key")
     if query.ndim < 2:
         raise ValueError(f"query must have shape (..., L, num_heads * d), got {query.shape}")
-    call = _Call(query, key, key, None, own["num_heads"], own["num_heads"], False, own["scale"])
+    call = Call(query, key, key, None, own["num_heads"], own["num_heads"], False, own["scale"])
     out = _previous(call, own["previous"]).copy()
-    query, key = (_heads_of(x, call.num_heads).swapaxes(-2, -3) for x in (call.query, call.key))
+    query, key = (heads_of(x, call.num_heads).swapaxes(-2, -3) for x in (call.query, call.key))
     with np.errstate(all="ignore"):
         out += (query * query.dtype.type(call.scale)) @ key.swapaxes(-1, -2)
     return out.astype(call.dtype, copy=False)
@@ -462,7 +462,7 @@ def _register():
         ),
     ):
         record = AttentionRecord(name, (), "O(n\u00b2)", best, "residual", parameters, reference)
-        add_type(record, fn, score=_products, weights=_branch_weights)
+        add_type(record, fn, score=_products, products=_plain, weights=_branch_weights)
     add_type(
         AttentionRecord(
             "realformer",
@@ -475,6 +475,7 @@ def _register():
         ),
         **type_of(_realformer, heads=True),
         score=_products,
+        products=_plain,
     )
     add_type(
         AttentionRecord(
@@ -492,6 +493,7 @@ def _register():
         ),
         **type_of(_adaptive_span, heads=True),
         score=_products,
+        products=_plain,
     )
 
 

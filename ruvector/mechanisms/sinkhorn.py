@@ -6,8 +6,10 @@ import numpy as np
 
 from ruvector._attention import scaled_dot_product_attention as attend
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import attention_score, documented
+from ruvector._scores import attention_score
+from ruvector.functional import documented
 from ruvector.mechanisms import _rows
+from ruvector.mechanisms.sparse import one_head
 
 
 def _lse(query, key, scale, bias):
@@ -250,6 +252,7 @@ def _register():
         ),
         _sinkhorn,
         score=_score,
+        products=one_head,
         weights=_weights,
         lacks=("causal", "dropout"),
     )

@@ -9,8 +9,9 @@ import numpy as np
 from ruvector import _coerce, patterns
 from ruvector import _lowering as low
 from ruvector._options import flag, number
-from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import attention_score, documented
+from ruvector._registry import AttentionRecord, AttentionType, Parameter, add_type, get_attention
+from ruvector._scores import attention_score
+from ruvector.functional import documented
 
 
 def hide(seen, mask):
@@ -62,7 +63,9 @@ def attend(pattern, query, key, value, mask, causal, scale, dropout, training, r
     if dropout > 0 and training:
         pattern._fit(length, keys)
         call = get_attention("scaled_dot", causal=causal, scale=scale, dropout=dropout)
-        result = call(query, key, value, mask=hide(patterns.to_mask(pattern, length, keys), mask), training=True, rng=rng)
+        result = call(
+            query, key, value, mask=hide(patterns.to_mask(pattern, length, keys), mask), training=True, rng=rng
+        )
     else:
         plan = pattern._plan(length, keys, causal, mask is not None)
         scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
@@ -80,6 +83,11 @@ def weights(pattern, query, keys, mask, causal, scale):
     return result[..., 0, :] if single else result
 
 
+def one_head(*, scale, **own):
+    """What `products_of` returns for types that differ from scaled_dot in the pattern alone."""
+    return AttentionType("scaled_dot", scale=scale)
+
+
 def _type(build):
     """What `add_type` asks of a type whose own parameters make a pattern."""
 
@@ -95,7 +103,7 @@ def _type(build):
     def fits(width, /, **own):
         build(**own)
 
-    return {"fn": run, "score": score, "weights": shares, "fits": fits}
+    return {"fn": run, "score": score, "products": one_head, "weights": shares, "fits": fits}
 
 
 def _sparse(pattern, stride, summary, bidirectional):
@@ -113,7 +121,9 @@ def _sparse(pattern, stride, summary, bidirectional):
 
 
 def _bigbird(block_size, window_blocks, global_blocks, random_blocks, seed):
-    return patterns._BigBird(patterns._step(block_size, "block_size"), window_blocks, global_blocks, random_blocks, seed)
+    return patterns._BigBird(
+        patterns._step(block_size, "block_size"), window_blocks, global_blocks, random_blocks, seed
+    )
 
 
 def _block_sparse(layout, block_size):

@@ -10,10 +10,11 @@ from ruvector import _coerce, _primitives
 from ruvector._options import flag
 from ruvector._primitives import entmax, softmax
 from ruvector._random import glorot
-from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import COMMON_OPTIONS, attention_score, documented
+from ruvector._registry import AttentionRecord, AttentionType, Parameter, add_type, get_attention
+from ruvector._scores import attention_score
+from ruvector.functional import COMMON_OPTIONS, documented
+from ruvector.mechanisms._heads import score_heads
 from ruvector.mechanisms.dense import Block, Form, type_of
-from ruvector.mechanisms.positions import _score_heads
 
 # Numbers that nobody gave are those of rv_draw_run with this seed and the ones after it.
 _SEED = 42
@@ -22,6 +23,11 @@ _SEED = 42
 def _products(query, key, *, scale, num_heads=1, **own):
     """Score of the types whose logit is a product."""
     return attention_score(query, key, "multi_head", num_heads=num_heads, scale=scale)
+
+
+def _plain(*, scale, num_heads=1, **own):
+    """What `products_of` returns for them."""
+    return AttentionType("multi_head", num_heads=num_heads, scale=scale)
 
 
 def _entmax(call, alpha):
@@ -80,6 +86,10 @@ def _cosine_score(query, key, *, tau, scale):
     return score.astype(query.dtype) if np.ndim(score) else query.dtype.type(score)
 
 
+def _cosine_table(query, key, *, tau, scale):
+    return _primitives.scores(*_cosine_pair(query, key), 1 / tau if scale is None else scale)
+
+
 def _additive_weights_of(dim, hidden, w_q, w_k, v):
     """The matrices, those that nobody gave drawn."""
     w_q = glorot((dim, hidden), dim + hidden, _SEED) if w_q is None else w_q
@@ -112,10 +122,21 @@ def _additive(call, hidden, w_q, w_k, v):
 
 
 def _additive_score(query, key, *, hidden, w_q, w_k, v, scale):
-    _score_heads(query, key, 1, 1)
+    score_heads(query, key, 1, 1)
     w_q, w_k, v = _additive_weights_of(query.shape[-1], hidden, w_q, w_k, v)
     score = np.tanh(query.astype(float) @ w_q + key.astype(float) @ w_k) @ v * (1.0 if scale is None else scale)
     return score.astype(query.dtype) if np.ndim(score) else query.dtype.type(score)
+
+
+def _additive_table(query, key, *, hidden, w_q, w_k, v, scale):
+    w_q, w_k, v = _additive_weights_of(query.shape[-1], hidden, w_q, w_k, v)
+    q, k = (_primitives.scores(x.astype(float), np.ascontiguousarray(w.T), 1.0) for x, w in ((query, w_q), (key, w_k)))
+    out = np.empty((len(q), len(k)))
+    for one, row in zip(q, out):
+        layer = one + k
+        _primitives.tanh(layer, out=layer)
+        row[...] = _primitives.scores(layer, v[None], 1.0 if scale is None else scale)[:, 0]
+    return out
 
 
 def _differential_type(query, key, value, *, mask, lambda_init, norm, causal, scale, dropout, training, rng):
@@ -169,12 +190,21 @@ def _talking(call, w_logits, w_weights):
 
 def _talking_score(query, key, *, num_heads, w_logits, w_weights, scale):
     """Mean over heads of the mixed logits."""
-    _score_heads(query, key, num_heads, num_heads)
+    score_heads(query, key, num_heads, num_heads)
     width = query.shape[-1] // num_heads
     parts = [x.astype(float).reshape(*x.shape[:-1], num_heads, width) for x in (query, key)]
     score = (parts[0] * parts[1]).sum(-1) * (1 / math.sqrt(width) if scale is None else scale)
     score = (score if w_logits is None else score @ w_logits).mean(-1)
     return score.astype(query.dtype) if np.ndim(score) else query.dtype.type(score)
+
+
+def _talking_table(query, key, *, num_heads, w_logits, w_weights, scale):
+    """The mean of mixed logits is a product of the query with its heads scaled."""
+    width = query.shape[-1] // num_heads
+    shares = np.full(num_heads, 1 / num_heads) if w_logits is None else w_logits.mean(-1)
+    query = query.astype(float).reshape(-1, num_heads, width) * shares[:, None]
+    scale = 1 / math.sqrt(width) if scale is None else scale
+    return _primitives.scores(query.reshape(len(query), -1), key.astype(float), scale)
 
 
 _HEADS = """query : array_like, shape (..., L, num_heads * d) or (num_heads * d,)
@@ -532,6 +562,8 @@ def _register():
         ),
         **type_of(_entmax),
         score=_products,
+        products=_plain,
+        weighs=True,
     )
     add_type(
         _record(
@@ -542,6 +574,8 @@ def _register():
         ),
         **type_of(lambda call: _entmax(call, 2)),
         score=_products,
+        products=_plain,
+        weighs=True,
     )
     add_type(
         _record(
@@ -552,6 +586,8 @@ def _register():
         ),
         **type_of(_sigmoid),
         score=_products,
+        products=_plain,
+        weighs=True,
     )
     add_type(
         _record(
@@ -563,6 +599,7 @@ def _register():
         ),
         _cosine_type,
         score=_cosine_score,
+        table=_cosine_table,
         weights=_cosine_weights,
     )
     add_type(
@@ -580,6 +617,7 @@ def _register():
         ),
         **type_of(_additive, unit_scale=True),
         score=_additive_score,
+        table=_additive_table,
     )
     add_type(
         _record(
@@ -607,6 +645,8 @@ def _register():
         ),
         **type_of(_talking, heads=True),
         score=_talking_score,
+        table=_talking_table,
+        weighs=True,
     )
 
 

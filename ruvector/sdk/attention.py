@@ -184,7 +184,7 @@ class Attention:
             From `cache`: the tokens before these. The projected keys and values, rotated by their positions, are appended, and
             the queries attend to all that it holds. Causal attention without a mask.
         training : bool, default False
-            Dropout and jitter work only when True.
+            Dropout and jitter work only when True; random features are drawn anew then where there is an `rng`.
         rng : numpy.random.Generator or seed, optional
             Needed by dropout and jitter in training.
         out : ndarray, optional

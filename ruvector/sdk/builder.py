@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import warnings
 from types import MappingProxyType
@@ -32,6 +33,19 @@ WEIGHTS = ("w_q", "w_k", "w_v", "w_o", "b_q", "b_k", "b_v", "b_o")
 # Options that are a parameter of the types that have it.
 _PARAMETER_OF = MappingProxyType({"expert_capacity": "capacity_factor", "jitter_noise": "jitter_noise"})
 _HEADS = ("num_heads", "num_kv_heads", "head_dim")
+# Methods that give an option.
+_OPTIONS = (
+    "dropout",
+    "causal",
+    "scale",
+    "num_heads",
+    "head_dim",
+    "expert_capacity",
+    "jitter_noise",
+    "rotate",
+    "weights",
+    "init",
+)
 
 
 class UnusedOptionWarning(UserWarning):
@@ -128,7 +142,15 @@ class AttentionBuilder:
         try:
             record = record_of(canonical(name))
         except UnknownAttentionType as error:
-            raise AttributeError(f"AttentionBuilder has no option and no type {name!r}. {error}") from None
+            if hasattr(Attention, name):
+                raise AttributeError(
+                    f"AttentionBuilder has no {name!r}: the Attention that build() makes has"
+                ) from None
+            close = difflib.get_close_matches(name, _OPTIONS, n=1)
+            hint = f"Did you mean {close[0]!r}? " if close else ""
+            raise AttributeError(
+                f"AttentionBuilder has no option and no type {name!r}. {hint}Options: {', '.join(_OPTIONS)}. {error}"
+            ) from None
         return functools.partial(self._positional, record)
 
     def __dir__(self):

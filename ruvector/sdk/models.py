@@ -434,8 +434,12 @@ def load(path):
     (3, 384)
     """
     path = Path(path)
+    if not (path.exists() or path.with_name(f"{path.name}.index.json").is_file()):
+        raise FileNotFoundError(f"{path} does not exist; load takes a model's folder, or a file in it")
     file = path / "model.safetensors" if path.is_dir() else path
     place = file.parent / "config.json"
+    if not place.is_file():
+        raise FileNotFoundError(f"{place} does not exist; a model's folder holds it beside its tensors")
     try:
         values = json.loads(place.read_text(encoding="utf-8"))
     except ValueError as error:

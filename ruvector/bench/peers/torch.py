@@ -174,7 +174,9 @@ class Adapter(Peer):
         if problem.projection is None:
             return {"torch": Call(lambda: attend(elu_features(q), elu_features(k), v), array)}
         w = tensor(problem.projection.astype(problem.dtype))
-        return {"torch": Call(lambda: attend(favor_features(w, q, query=True), favor_features(w, k, query=False), v), array)}
+        return {
+            "torch": Call(lambda: attend(favor_features(w, q, query=True), favor_features(w, k, query=False), v), array)
+        }
 
     def _masked(self, problem: Sparse) -> dict[str, Call]:
         if problem.keys > MOST_MASKED:
