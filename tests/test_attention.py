@@ -1068,12 +1068,14 @@ def test_attention_score_is_the_scaled_logit(isa, dtype_name):
 
 @pytest.mark.parametrize("dtype", (np.float32, np.float64))
 @pytest.mark.parametrize("count, dim", ((1, 5), (2, 1), (3, 31), (17, 64), (60, 257), (1000, 100), (60_000, 128)))
-def test_scores_of_one_query_have_the_bits_of_pairs(isa, dtype, count, dim):
-    """Wherever the keys lie: in the caches, from memory, or apart from each other."""
+def test_scores_of_one_query_have_the_bits_of_pairs(isa, threads, dtype, count, dim):
+    """Wherever the keys lie, in the caches, from memory or apart from each other, and for any number of threads."""
     q, k = normal((dim,), dtype, "one query"), normal((2 * count, dim), dtype, "many keys")
     for keys in (k[:count], k[::2], k[::-2]):
         pairs = ruvector.attention_score(np.tile(q, (count, 1)), keys)
-        assert ruvector.attention_score(q, keys).tobytes() == pairs.tobytes()
+        for n in (1, 3):
+            ruvector.set_num_threads(n)
+            assert ruvector.attention_score(q, keys).tobytes() == pairs.tobytes()
         scaled = ruvector.attention_score(np.tile(q, (count, 1)), keys, scale=0.3)
         assert ruvector.attention_score(q, keys, scale=0.3).tobytes() == scaled.tobytes()
         assert scaled.tobytes() != pairs.tobytes()

@@ -12,7 +12,7 @@ from ruvector._options import flag
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector._scores import attention_score
 from ruvector._states import merge_states
-from ruvector.functional import documented
+from ruvector._docstrings import documented
 from ruvector.mechanisms.sparse import attend, checked, checked_pair, hide, one_head, weights
 
 

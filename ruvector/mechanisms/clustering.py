@@ -12,7 +12,7 @@ from ruvector._moe import topk
 from ruvector._options import number
 from ruvector._primitives import softmax
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import documented
+from ruvector._docstrings import documented
 from ruvector.mechanisms import _rows
 
 

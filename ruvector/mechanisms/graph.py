@@ -9,7 +9,7 @@ from ruvector._options import flag, number, probability
 from ruvector._random import glorot, seed_of
 from ruvector.csr import graph_of
 from ruvector._scores import attention_scores
-from ruvector.functional import documented
+from ruvector._docstrings import documented
 
 _MOST_HEADS = 1024
 

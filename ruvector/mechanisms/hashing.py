@@ -8,7 +8,7 @@ import numpy as np
 
 from ruvector import _coerce, _primitives
 from ruvector._states import merge_states, partial_attention
-from ruvector.functional import documented
+from ruvector._docstrings import documented
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector.mechanisms import _rows
 

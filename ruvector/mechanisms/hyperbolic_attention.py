@@ -9,7 +9,7 @@ from ruvector._attention import scaled_dot_product_attention
 from ruvector._options import flag, nonzero
 from ruvector._primitives import softmax
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import COMMON_OPTIONS, documented
+from ruvector._docstrings import COMMON_OPTIONS, documented
 from ruvector.mechanisms.hyperbolic import _BALL, _HYPERBOLOID, LEAST_CURVATURE, _gaps, _inside, _pair, _square
 from ruvector.mechanisms.sparse import checked
 

@@ -11,7 +11,7 @@ from ruvector._options import flag, number
 from ruvector._random import projection as drawn
 from ruvector._registry import add_type, get_attention
 from ruvector._scores import pair_scores
-from ruvector.functional import documented
+from ruvector._docstrings import documented
 
 _MASK = """mask : array_like of bool, optional
         True = attend. Broadcasts to ``(..., 1, S)``: which keys are seen is the same for every query, since a mask that differs

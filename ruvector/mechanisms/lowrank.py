@@ -8,7 +8,7 @@ import numpy as np
 
 from ruvector._attention import scaled_dot_product_attention as attend
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import documented
+from ruvector._docstrings import documented
 from ruvector.mechanisms import _rows
 
 

@@ -8,7 +8,7 @@ from ruvector import _coerce
 from ruvector._options import flag, float64_array, number, one_of
 from ruvector._random import glorot
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import COMMON_OPTIONS, documented
+from ruvector._docstrings import COMMON_OPTIONS, documented
 from ruvector.mechanisms import _rows
 from ruvector.mechanisms._heads import Call
 

@@ -9,7 +9,7 @@ import numpy as np
 from ruvector import _coerce, _moe
 from ruvector._options import flag, probability
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import documented
+from ruvector._docstrings import documented
 from ruvector.mechanisms.moe import _capacity_factor, _experts, _grouped, _jittered, _logits, _routing, _Tokens
 
 

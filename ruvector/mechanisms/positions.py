@@ -8,7 +8,7 @@ from ruvector import _coerce, _rotary
 from ruvector._options import flag, number
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
 from ruvector._rotary import RopeScaling
-from ruvector.functional import documented
+from ruvector._docstrings import documented
 from ruvector.mechanisms._heads import HEADS, Call, fits_of, grouped, heads_of, plain_products, plain_score, score_heads
 
 

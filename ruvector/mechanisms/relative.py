@@ -9,7 +9,7 @@ import numpy as np
 from ruvector._options import flag
 from ruvector._random import glorot
 from ruvector._registry import AttentionRecord, Parameter, add_type, get_attention
-from ruvector.functional import COMMON_OPTIONS, documented
+from ruvector._docstrings import COMMON_OPTIONS, documented
 from ruvector.mechanisms._heads import (
     HEADS,
     Call,

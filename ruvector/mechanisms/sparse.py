@@ -11,7 +11,7 @@ from ruvector import _lowering as low
 from ruvector._options import flag, number
 from ruvector._registry import AttentionRecord, AttentionType, Parameter, add_type, get_attention
 from ruvector._scores import attention_score
-from ruvector.functional import documented
+from ruvector._docstrings import documented
 
 
 def hide(seen, mask):

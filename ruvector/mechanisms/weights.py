@@ -12,7 +12,7 @@ from ruvector._primitives import entmax, softmax
 from ruvector._random import glorot
 from ruvector._registry import AttentionRecord, AttentionType, Parameter, add_type, get_attention
 from ruvector._scores import attention_score
-from ruvector.functional import COMMON_OPTIONS, documented
+from ruvector._docstrings import COMMON_OPTIONS, documented
 from ruvector.mechanisms._heads import score_heads
 from ruvector.mechanisms.dense import Block, Form, type_of
 
